@@ -42,7 +42,9 @@ def check_tag(field: str, value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_NAME_CHARS or _TAG.fullmatch(value) is None:
         raise InvalidInputError(field, value, bound)
     if value == "latest":
-        raise InvalidInputError(field, value, "a free tag", "'latest' always means the highest active version")
+        raise InvalidInputError(
+            field, value, "a free tag", "'latest' always means the highest active version"
+        )
     return value
 
 
@@ -53,7 +55,9 @@ def check_label(field: str, value: object, *, limit: int = MAX_LABEL_CHARS) -> s
         raise InvalidInputError(field, value, bound)
     _refuse_control(field, value, allowed="")
     if unicodedata.normalize("NFC", value) != value:
-        raise InvalidInputError(field, value, "in Unicode normal form C", "normalise it with unicodedata.normalize('NFC', …)")
+        raise InvalidInputError(
+            field, value, "in Unicode normal form C", "normalise it with unicodedata.normalize('NFC', …)"
+        )
     return value
 
 
@@ -69,7 +73,9 @@ def check_unit(field: str, value: object) -> str:
     """Ids of units: text as it is, an integer as its decimal digits (so 1 and "1" are one unit); nothing else."""
     bound = f"a text of 1 to {MAX_UNIT_CHARS} characters, or an integer"
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value) if abs(value) < 10**30 else "too large"  # CPython refuses to print very long integers
+        value = (
+            str(value) if abs(value) < 10**30 else "too large"
+        )  # CPython refuses to print very long integers
     if not isinstance(value, str) or not value or len(value) > MAX_UNIT_CHARS or value == "too large":
         raise InvalidInputError(field, value, bound)
     _refuse_control(field, value, allowed="")
@@ -107,7 +113,11 @@ def check_number(
 def check_count(field: str, value: object, *, high: int = 2**53) -> int:
     """A whole number from 0 to `high`; 2**53 is where JSON readers begin to round."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
-        raise InvalidInputError(field, value if not isinstance(value, int) else f"{value:.0e}" if abs(value) < 10**300 else "huge", f"a whole number from 0 to {high}")
+        raise InvalidInputError(
+            field,
+            value if not isinstance(value, int) else f"{value:.0e}" if abs(value) < 10**300 else "huge",
+            f"a whole number from 0 to {high}",
+        )
     return value
 
 
@@ -146,7 +156,9 @@ def _checked_json(field: str, value: object, *, depth: int) -> Any:
         return value
     if isinstance(value, int):
         if abs(value) >= 2**63:
-            raise InvalidInputError(field, "an integer of more than 63 bits", "an integer of at most 63 bits", "store it as text")
+            raise InvalidInputError(
+                field, "an integer of more than 63 bits", "an integer of at most 63 bits", "store it as text"
+            )
         return int(value)
     if isinstance(value, float):
         return check_number(field, value)
@@ -158,7 +170,9 @@ def _checked_json(field: str, value: object, *, depth: int) -> Any:
             if not isinstance(key, str):
                 raise InvalidInputError(field, key, "a JSON object with text keys")
             _refuse_control(field, key, allowed="")
-        return {str(key): _checked_json(f"{field}.{key}", item, depth=depth + 1) for key, item in value.items()}
+        return {
+            str(key): _checked_json(f"{field}.{key}", item, depth=depth + 1) for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_checked_json(f"{field}[{index}]", item, depth=depth + 1) for index, item in enumerate(value)]
     raise InvalidInputError(field, value, "JSON (null, boolean, number, text, list or object)")
@@ -168,7 +182,9 @@ def _refuse_control(field: str, value: str, *, allowed: str) -> None:
     """Refuse what one database would store and another would not: NUL, controls, lone surrogates."""
     for position, character in enumerate(value):
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in allowed:
-            raise InvalidInputError(field, value, f"free of control characters (U+{ord(character):04X} at position {position})")
+            raise InvalidInputError(
+                field, value, f"free of control characters (U+{ord(character):04X} at position {position})"
+            )
 
 
 def _number_bound(low: float, high: float, above: float | None) -> str:

@@ -87,7 +87,9 @@ class PromptFileError(InvalidInputError):
     def __init__(self, path: str, message: str, *, line: int | None = None) -> None:
         self.path = path
         self.line = line
-        PromptabError.__init__(self, f"{path}:{line}: {message}" if line is not None else f"{path}: {message}")
+        PromptabError.__init__(
+            self, f"{path}:{line}: {message}" if line is not None else f"{path}: {message}"
+        )
         self.field, self.value, self.bound, self.remedy = "file", path, "a valid prompt file", ""
 
 
@@ -113,7 +115,9 @@ class MissingExtraError(PromptabError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
         self.extra = extra
-        super().__init__(f"the package {package!r} is not installed; install it with: pip install 'promptab[{extra}]'")
+        super().__init__(
+            f"the package {package!r} is not installed; install it with: pip install 'promptab[{extra}]'"
+        )
 
 
 _SHOWN_CHARS = 80

@@ -169,9 +169,13 @@ class PromptVariant:
 
     def __post_init__(self) -> None:
         if self.version is None and self.config is None:
-            raise InvalidInputError("variant", self.key, "a variant that serves something", "give it a version, a config, or both")
+            raise InvalidInputError(
+                "variant", self.key, "a variant that serves something", "give it a version, a config, or both"
+            )
         if not self.key and self.version is None:
-            raise InvalidInputError("variant.key", self.key, "a name", "a variant without a version needs a key")
+            raise InvalidInputError(
+                "variant.key", self.key, "a name", "a variant without a version needs a key"
+            )
         key = check_label("variant.key", self.key or self.version)
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "weight", check_number(f"variants[{key}].weight", self.weight, above=0.0))

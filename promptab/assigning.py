@@ -1,0 +1,244 @@
+"""Which variant a unit gets, and keeping it: the serving half of `ABTestManager`."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from promptab.allocation import feature_unit
+from promptab.checks import check_json_object, check_unit
+from promptab.errors import NotFoundError, StateError
+from promptab.managed import Managed
+from promptab.models import Assignment, Exposure, PromptExperiment
+from promptab.snapshot import LiveExperiment, Lookup, Snapshot, kept_assignment
+from promptab.stores.base import Store, Transaction
+
+
+class Assigning(Managed):
+    """Assignment by a snapshot in memory; the store is asked only about units whose range has changed hands."""
+
+    async def get_variant_for_user(
+        self, experiment: str, user_id: str | int, attributes: Mapping[str, Any] | None = None
+    ) -> str | None:
+        """Return the version string that the user gets (the variant's key where it serves a configuration alone).
+
+        None where the user is not in the experiment, or it is not running; `assign` says why. `experiment` is an id, or the
+        name of the one running experiment.
+        """
+        assignment = await self.assign(experiment, user_id, attributes=attributes)
+        return assignment.version or assignment.variant
+
+    async def assign(
+        self,
+        experiment: str,
+        user_id: str | int | None = None,
+        *,
+        session_id: str | None = None,
+        features: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Assignment:
+        """Return the variant of a unit with its configuration and the reason; the exposure is written soon after.
+
+        Which argument is the unit depends on the experiment: the user, or the session where there is no user; the session;
+        the request (each call a new one); or the features. `attributes` are what targeting looks at.
+
+        Raises `NotFoundError`, and `StateError` where several experiments have that name.
+        """
+        store = await self._store()
+        snapshot = await store.snapshot()
+        live = snapshot.experiment(experiment)
+        checked = check_json_object("attributes", attributes or {})
+        if live is None:
+            ended = await find_experiment(store, experiment)
+            return _not_live(ended, unit_of(ended, user_id, session_id, features))
+        unit = unit_of(live.experiment, user_id, session_id, features)
+        return await self.assign_unit(snapshot, live, unit, checked)
+
+    async def assign_unit(
+        self, snapshot: Snapshot, live: LiveExperiment, unit: str | None, attributes: Mapping[str, Any]
+    ) -> Assignment:
+        """Assign a unit in a snapshot at hand, and see to its exposure. `attributes` have been checked."""
+        store = await self._store()
+        now = self._clock()
+        answer = snapshot.assign(live, unit, attributes, now)
+        if isinstance(answer, Lookup):
+            return await _kept(store, answer, live, attributes, now)
+        if answer.variant is not None:
+            store.enqueue(_exposure(answer, attributes, now))
+        return answer
+
+    async def get_random_variant(self, experiment: str, rng: random.Random | None = None) -> str:
+        """Return a version string (or key) drawn by the current weights, remembered for nobody.
+
+        Raises `NotFoundError`, and `StateError` where the experiment is not running.
+        """
+        snapshot = await (await self._store()).snapshot()
+        live = snapshot.experiment(experiment)
+        if live is None:
+            ended = await find_experiment(await self._store(), experiment)
+            raise StateError(f"experiment {ended.name!r} is {ended.status}: nothing is drawn from it")
+        keys = list(live.experiment.traffic_split)
+        source = rng or random.SystemRandom()
+        key = source.choices(keys, [live.experiment.traffic_split[key] for key in keys])[0]
+        variant = live.experiment.variant(key)
+        return (variant.version if variant is not None else None) or key
+
+    async def get_user_assignment(self, experiment: str, user_id: str | int) -> str | None:
+        """Return the key of the variant that the user was first exposed to; None before the first exposure."""
+        unit = check_unit("user_id", user_id)
+        store, found = await self._flushed(experiment)
+        if found is None:
+            return None
+        experiment_id = found.experiment_id
+
+        async def work(tx: Transaction) -> str | None:
+            exposure = await tx.exposures.get(experiment_id, unit)
+            return None if exposure is None else exposure.variant
+
+        return await store.read(work)
+
+    async def get_experiment_assignments(self, experiment: str) -> dict[str, str]:
+        """Return unit -> variant key for every exposed unit, in the order of first exposure; empty if unknown."""
+        store, found = await self._flushed(experiment)
+        if found is None:
+            return {}
+        experiment_id = found.experiment_id
+
+        async def work(tx: Transaction) -> dict[str, str]:
+            return {exposure.unit: exposure.variant for exposure in await tx.exposures.listing(experiment_id)}
+
+        return await store.read(work)
+
+    async def get_variant_distribution(self, experiment: str) -> dict[str, int]:
+        """Return how many units have been exposed to each variant, zeros included; empty if unknown."""
+        store, found = await self._flushed(experiment)
+        if found is None:
+            return {}
+        known = found
+
+        async def work(tx: Transaction) -> dict[str, int]:
+            counts = await tx.exposures.counts(known.experiment_id)
+            return {variant.key: counts.get(variant.key, 0) for variant in known.variants}
+
+        return await store.read(work)
+
+    async def alias(self, session_id: str, user_id: str | int) -> None:
+        """Say that an anonymous session is this user: the variants of the session's first exposures are kept.
+
+        The two are one unit from now on, with the events of both. A user who was exposed before keeps the user's own
+        variant; telling it again changes nothing. Raises `StateError` where the session is somebody else.
+        """
+        session, unit = session_unit(session_id), check_unit("user_id", user_id)
+        store = await self._store()
+        await store.flush()
+        now = self._clock()
+
+        async def work(tx: Transaction) -> None:
+            owner = await tx.experiments.unit_of_alias(session)
+            if owner is not None and owner != unit:
+                raise StateError(f"session {session_id!r} is user {owner!r} already; a session is one user's")
+            if owner is not None:
+                return
+            await tx.experiments.add_alias(session, unit, now)
+            for exposure in await tx.exposures.of_unit(session):
+                await tx.exposures.keep(exposure.model_copy(update={"unit": unit, "source": "alias"}))
+
+        await store.write(work)
+
+    async def _flushed(self, experiment: str) -> tuple[Store, PromptExperiment | None]:
+        store = await self._store()
+        await store.flush()
+        try:
+            return store, await find_experiment(store, experiment)
+        except NotFoundError:
+            return store, None
+
+
+async def find_experiment(store: Store, name_or_id: str) -> PromptExperiment:
+    """Return the experiment with this id, or the one with this name: the live one, else the newest.
+
+    Raises `NotFoundError`, and `StateError` where several live experiments have the name.
+    """
+    live = (await store.snapshot()).experiment(name_or_id)
+
+    async def work(tx: Transaction) -> PromptExperiment:
+        wanted = name_or_id if live is None else live.experiment.experiment_id
+        found = await tx.experiments.by_id(wanted)
+        if found is None:
+            named = await tx.experiments.listing(name=name_or_id)
+            if not named:
+                raise NotFoundError("experiment", name_or_id, "list them with `promptab experiment list`")
+            found = named[0]
+        return found
+
+    return await store.read(work)
+
+
+def session_unit(session_id: object) -> str:
+    """Return the unit of an anonymous session: apart from a user of the same id."""
+    return f"session:{check_unit('session_id', session_id)}"
+
+
+def unit_of(
+    experiment: PromptExperiment,
+    user_id: str | int | None,
+    session_id: str | None,
+    features: Mapping[str, Any] | None,
+) -> str | None:
+    if experiment.unit == "request":
+        return f"request:{uuid.uuid4()}"
+    if experiment.unit == "features":
+        return None if features is None else feature_unit(features)
+    if experiment.unit == "user" and user_id is not None:
+        return check_unit("user_id", user_id)
+    return None if session_id is None else session_unit(session_id)
+
+
+async def _kept(
+    store: Store, lookup: Lookup, live: LiveExperiment, attributes: Mapping[str, Any], now: datetime
+) -> Assignment:
+    """Ask the store for a variant from before; write the fresh one where there is none, unless another was faster."""
+    fresh = lookup.fresh
+    assert fresh.unit is not None  # noqa: S101 - a look-up is only ever made for a unit
+    experiment_id, unit = fresh.experiment_id, fresh.unit
+    await store.flush()
+
+    async def work(tx: Transaction) -> Exposure | None:
+        return await tx.exposures.get(experiment_id, unit)
+
+    held = await store.read(work)
+    if held is None:
+        assignment = kept_assignment(lookup, live, None, now)
+        if assignment.variant is None:
+            return assignment
+        held = await store.keep(_exposure(assignment, attributes, now))
+        if held.variant == assignment.variant:
+            return assignment
+    return kept_assignment(lookup, live, held.variant, now)
+
+
+def _exposure(assignment: Assignment, attributes: Mapping[str, Any], now: datetime) -> Exposure:
+    return Exposure.model_construct(
+        experiment_id=assignment.experiment_id,
+        unit=assignment.unit,
+        variant=assignment.variant,
+        epoch=assignment.epoch or 1,
+        at=now,
+        attributes=attributes,
+        source="override" if assignment.reason == "override" else "assigned",
+    )
+
+
+def _not_live(experiment: PromptExperiment, unit: str | None) -> Assignment:
+    return Assignment(
+        experiment_id=experiment.experiment_id,
+        unit=unit,
+        variant=None,
+        version=None,
+        config=None,
+        reason="not_running",
+        detail=f"the experiment is {experiment.status}",
+    )

@@ -1,0 +1,101 @@
+"""What one request was given: the exact version, why, and the means to render it and to record what came of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from promptab.errors import InvalidInputError
+from promptab.metrics import MetricsCollector, TokensInput
+from promptab.models import Message, MetricEvent, PromptType, PromptVersion
+from promptab.templates import CompiledPrompt
+
+Source = Literal["pin", "range", "environment", "experiment", "override", "fallback", "excluded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer of `Lab.choose`."""
+
+    name: str
+    prompt_type: PromptType
+    version: PromptVersion | None
+    """None only where an experiment's variant serves a configuration and no version."""
+    source: Source
+    """How it was chosen: by a pinned number, a range or tag, an environment, an experiment, an override, or by the
+    experiment's default because the unit is not in it (`excluded`)."""
+    reason: str
+    experiment_id: str | None
+    variant: str | None
+    unit: str | None
+    snapshot_age: float
+    """Seconds since the store last confirmed what this choice was made from."""
+    _variant_config: Mapping[str, Any] = field(repr=False)
+    _compiled: CompiledPrompt | None = field(repr=False)
+    _collector: MetricsCollector = field(repr=False)
+
+    @property
+    def content_hash(self) -> str | None:
+        return None if self.version is None else self.version.content_hash
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The version's configuration with the variant's own over it; a copy that is the caller's to change."""
+        base = {} if self.version is None else self.version.config
+        return copy.deepcopy({**base, **self._variant_config})
+
+    def render(self, /, **variables: Any) -> str:
+        """Return the text. Raises `VariableError` for a missing, unknown or ill-typed variable.
+
+        A list of messages is rendered by `messages`, since its roles are structure and would be lost in a text.
+        """
+        compiled = self._renderable()
+        if self.version is not None and self.version.messages:
+            raise InvalidInputError(
+                "prompt_type", self.prompt_type.value, "a text prompt", "render a list of messages with messages(...)"
+            )
+        return compiled.text(variables)
+
+    def messages(self, /, **variables: Any) -> tuple[Message, ...]:
+        """Return the messages; a text prompt is one message in the role of its type."""
+        return self._renderable().render(variables)
+
+    async def record(
+        self,
+        success: bool | None = None,
+        response_time: float | None = None,
+        tokens: TokensInput = None,
+        user_rating: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        cost: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        event_id: str | None = None,
+        timestamp: datetime | None = None,
+    ) -> MetricEvent:
+        """Record what came of it, as `MetricsCollector.record_event` does; version, experiment and unit are known."""
+        return await self._collector.record_event(
+            None if self.version is None else self.version.version_id,
+            success,
+            response_time,
+            tokens,
+            user_rating,
+            metadata,
+            cost=cost,
+            metrics=metrics,
+            experiment_id=self.experiment_id,
+            variant=self.variant,
+            user_id=self.unit if self.experiment_id is not None else None,
+            event_id=event_id,
+            timestamp=timestamp,
+        )
+
+    def _renderable(self) -> CompiledPrompt:
+        if self._compiled is None:
+            raise InvalidInputError(
+                "prompt_type", self.prompt_type.value, "a prompt with a template", "a configuration is read from .config"
+            )
+        return self._compiled

@@ -1,0 +1,199 @@
+"""What a version consists of, and the hash that identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from promptab.checks import check_json_object, check_name
+from promptab.errors import InvalidInputError, TemplateError
+from promptab.models import Json, MessageTemplate, PromptType, PromptVersion
+from promptab.semver import is_exact, is_range
+from promptab.templates import CompiledPrompt, Partial, check_schema, compile_prompt, inspect_template
+
+TemplateInput = str | Sequence[MessageTemplate | Mapping[str, str]] | None
+ValidationInput = Mapping[str, Any] | type[BaseModel] | None
+
+_REFERENCE = re.compile(r"(?P<type>[a-z]+)/(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]*)(?:@(?P<version>.+))?")
+
+
+class Content(NamedTuple):
+    """The immutable part of a version, checked; includes are not pinned yet."""
+
+    prompt_type: PromptType
+    template: str
+    messages: tuple[MessageTemplate, ...]
+    defaults: Json
+    validation: Json | None
+    config: Json
+
+    @property
+    def sources(self) -> tuple[MessageTemplate, ...]:
+        """The templates as messages; a text prompt is one message in the role of its type."""
+        return sources(self.prompt_type, self.template, self.messages)
+
+    def references(self, name: str) -> tuple[str, ...]:
+        """Return the include references of all templates in their order, each once. Raises `TemplateError`."""
+        found: dict[str, None] = {}
+        for index, message in enumerate(self.sources):
+            label = name if not self.messages else f"{name}, message {index + 1}"
+            found.update(dict.fromkeys(inspect_template(message.content, name=label).includes))
+        return tuple(found)
+
+
+class Reference(NamedTuple):
+    """An include as written, such as `system/tone@^1.0`; `version` is `latest` where none is given."""
+
+    prompt_type: PromptType
+    name: str
+    version: str
+
+
+def check_content(
+    prompt_type: PromptType,
+    template: TemplateInput,
+    *,
+    defaults: Mapping[str, Any] | None,
+    validation: ValidationInput,
+    config: Mapping[str, Any] | None,
+) -> Content:
+    """Return the content with every part checked. Raises `InvalidInputError` naming the part."""
+    text, messages = _check_template(prompt_type, template)
+    return Content(
+        prompt_type=prompt_type,
+        template=text,
+        messages=messages,
+        defaults=check_json_object("defaults", defaults or {}),
+        validation=None if validation is None else check_json_object("validation", check_schema(validation)),
+        config=check_json_object("config", config or {}),
+    )
+
+
+def sources(
+    prompt_type: PromptType, template: str, messages: tuple[MessageTemplate, ...]
+) -> tuple[MessageTemplate, ...]:
+    if not prompt_type.has_template:
+        return ()
+    role = "system" if prompt_type == PromptType.SYSTEM else "user"
+    return messages or (MessageTemplate(role=role, content=template),)
+
+
+def parse_reference(reference: str, *, template: str) -> Reference:
+    """Split an include reference. Raises `TemplateError` for anything but type/name or type/name@version."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None or match["type"] not in set(PromptType):
+        raise TemplateError(
+            f"cannot include {reference!r}; write a type and a name with a version or a range, such as "
+            '{% include "system/tone@^1.0" %}',
+            template=template,
+        )
+    prompt_type = PromptType(match["type"])
+    if not prompt_type.has_template:
+        raise TemplateError(
+            f"cannot include {reference!r}: a {prompt_type} has no template", template=template
+        )
+    version = match["version"] or "latest"
+    if version != "latest" and not is_exact(version) and not is_range(version):
+        raise TemplateError(
+            f"cannot include {reference!r}: {version!r} is no version and no range", template=template
+        )
+    return Reference(prompt_type, match["name"], version)
+
+
+def content_hash(content: Content, included_hashes: Mapping[str, str]) -> str:
+    """Return SHA-256 in hex over the content, with each include reference and the hash it is pinned to.
+
+    The same content has the same hash in every store: ids, names, authors and times are no part of it.
+    """
+    hashed = {
+        "type": content.prompt_type.value,
+        "template": content.template,
+        "messages": [[message.role, message.content] for message in content.messages],
+        "includes": dict(included_hashes),
+        "defaults": content.defaults,
+        "validation": content.validation,
+        "config": content.config,
+    }
+    canonical = json.dumps(hashed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def compile_version(version: PromptVersion, versions: Mapping[str, PromptVersion]) -> CompiledPrompt:
+    """Return the version ready to render; `versions` holds what it includes, by id."""
+    return compile_prompt(
+        messages=sources(version.prompt_type, version.template, version.messages),
+        includes=_partials(version, versions),
+        defaults=version.defaults,
+        validation=version.validation,
+        name=version.label,
+    )
+
+
+def _partials(version: PromptVersion, versions: Mapping[str, PromptVersion]) -> dict[str, Partial]:
+    partials = {}
+    for reference, version_id in version.includes.items():
+        included = versions[version_id]
+        partials[reference] = Partial(
+            source=included.template, defaults=included.defaults, includes=_partials(included, versions)
+        )
+    return partials
+
+
+def _check_template(
+    prompt_type: PromptType, template: TemplateInput
+) -> tuple[str, tuple[MessageTemplate, ...]]:
+    if not prompt_type.has_template:
+        if template:
+            raise InvalidInputError(
+                "template",
+                template,
+                f"empty for the type {prompt_type}",
+                "put what it configures into config",
+            )
+        return "", ()
+    if isinstance(template, str):
+        if prompt_type == PromptType.MESSAGE and not template:
+            raise InvalidInputError("template", template, "a text or a list of messages")
+        _check_storable(template)
+        return template, ()
+    if not isinstance(template, Sequence) or not template:
+        raise InvalidInputError("template", template, "a text or a list of messages with role and content")
+    messages = tuple(_check_message(index, message) for index, message in enumerate(template))
+    if prompt_type != PromptType.MESSAGE:
+        raise InvalidInputError(
+            "prompt_type", prompt_type.value, "message", "a list of messages is a prompt of type message"
+        )
+    return "", messages
+
+
+def _check_message(index: int, message: MessageTemplate | Mapping[str, str]) -> MessageTemplate:
+    if not isinstance(message, MessageTemplate):
+        try:
+            message = MessageTemplate.model_validate(message)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = ".".join(str(part) for part in problem["loc"])
+            raise InvalidInputError(
+                f"template[{index}].{place}" if place else f"template[{index}]",
+                problem.get("input"),
+                f"a message with role and content ({problem['msg']})",
+            ) from None
+    _check_storable(message.content)
+    return message
+
+
+def _check_storable(template: str) -> None:
+    for line, text in enumerate(template.split("\n"), start=1):
+        for character in text:
+            if character == "\x00" or "\ud800" <= character <= "\udfff":
+                raise TemplateError(f"contains U+{ord(character):04X}, which no database can hold", line=line)
+
+
+def check_prompt(name: str, prompt_type: str) -> tuple[PromptType, str]:
+    """Return the key of a prompt, checked."""
+    return PromptType.parse(prompt_type), check_name("name", name)

@@ -1,0 +1,298 @@
+"""What is live in each environment: promotion, rollback and the history of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final, Literal, cast
+
+from promptab.checks import check_json_object, check_label, check_text, check_time
+from promptab.content import check_prompt
+from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
+from promptab.lifecycle import check_version_transition, deployed_at, rollback_candidates
+from promptab.managed import Managed
+from promptab.models import (
+    ENVIRONMENTS,
+    Deployment,
+    Environment,
+    ExperimentStatus,
+    PromptType,
+    PromptVersion,
+    VersionStatus,
+)
+from promptab.stores.base import Transaction
+
+
+class Unset(Enum):
+    """The absence of an argument for which None has a meaning."""
+
+    UNSET = 0
+
+
+UNSET: Final = Unset.UNSET
+Expected = str | None | Literal[Unset.UNSET]
+
+
+class Deploying(Managed):
+    """The environment half of `VersionManager`."""
+
+    async def promote(
+        self,
+        version_id: str,
+        environment: str = "production",
+        *,
+        reason: str = "",
+        expected: Expected = UNSET,
+        actor: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> Deployment:
+        """Make a version live in an environment, and append to its history.
+
+        The move is conditional on what is live: on `expected` (a version_id, a version number, or None for nothing), else
+        on what was live when this call began; `ConflictError` where that has changed. Promoting what is live already
+        changes nothing and returns the entry that made it live. What was live before becomes `active`.
+
+        Raises `NotFoundError`, and `StateError` for an archived version.
+        """
+        where = check_environment(environment)
+        text, who = check_text("reason", reason), _check_actor(actor)
+        proof = None if evidence is None else check_json_object("evidence", evidence)
+        store = await self._store()
+
+        async def look(tx: Transaction) -> str | None:
+            version = await self._existing(tx, version_id)
+            return await tx.deployments.pointer(version.prompt_type, version.name, where)
+
+        seen = await store.read(look)
+
+        async def work(tx: Transaction) -> Deployment:
+            version = await self._existing(tx, version_id)
+            live_id = await tx.deployments.pointer(version.prompt_type, version.name, where)
+            live = None if live_id is None else await self._existing(tx, live_id)
+            if live_id == version.version_id:
+                history = await tx.deployments.history(version.prompt_type, version.name, where)
+                return history[-1]
+            if not _is_expected(live, seen if expected is UNSET else expected):
+                raise ConflictError(
+                    f"{where} of {version.prompt_type}/{version.name} is now {_shown(live)}: somebody else moved it; "
+                    f"look at its deployments and promote {version.version} again if it is still right"
+                )
+            return await self._point(tx, version, where, reason=text, actor=who, evidence=proof)
+
+        return await store.write(work)
+
+    async def rollback(
+        self,
+        name: str,
+        prompt_type: str,
+        environment: str = "production",
+        *,
+        reason: str = "",
+        expected: Expected = UNSET,
+        actor: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> Deployment | None:
+        """Take an environment back to what was live before, and deprecate what is live now.
+
+        Repeated, it walks back through the history (C, then B, then A), never to a version that a rollback left unless
+        that was promoted again; versions that are gone or archived are passed over. With `expected` (a version_id or a
+        number) it does nothing and returns None when something else is live, so that a script is safe to run twice.
+        Running experiments that serve the version left are paused, so that nobody gets it from there.
+
+        Raises `StateError` where there is nothing to go back to.
+        """
+        kind, name = check_prompt(name, prompt_type)
+        where = check_environment(environment)
+        text, who = check_text("reason", reason), _check_actor(actor)
+        proof = {} if evidence is None else check_json_object("evidence", evidence)
+
+        async def work(tx: Transaction) -> Deployment | None:
+            live_id = await tx.deployments.pointer(kind, name, where)
+            left = None if live_id is None else await self._existing(tx, live_id)
+            if expected is not UNSET and not _is_expected(left, expected):
+                return None
+            target = await _rollback_target(tx, kind, name, where)
+            if target is None:
+                raise StateError(
+                    f"{where} of {kind}/{name} is {_shown(left)} and nothing that was live before can be gone back to; "
+                    "promote the version that should be live"
+                )
+            if where == "production":
+                await tx.versions.set_status(target.version_id, VersionStatus.ACTIVE)
+            if left is not None and where == "production":
+                await tx.versions.set_status(left.version_id, VersionStatus.DEPRECATED)
+                if paused := await _pause_experiments(tx, left):
+                    proof["paused_experiments"] = paused
+            return await tx.deployments.move(
+                _move(
+                    target,
+                    left,
+                    where,
+                    action="rollback",
+                    at=self._clock(),
+                    actor=who,
+                    reason=text,
+                    evidence=proof or None,
+                )
+            )
+
+        return await (await self._store()).write(work)
+
+    async def deployments(
+        self, name: str, prompt_type: str, environment: str | None = "production"
+    ) -> list[Deployment]:
+        """Return the history of an environment in the order of its moves; of all environments for None."""
+        kind, name = check_prompt(name, prompt_type)
+        where = None if environment is None else check_environment(environment)
+
+        async def work(tx: Transaction) -> list[Deployment]:
+            return await tx.deployments.history(kind, name, where)
+
+        return await (await self._store()).read(work)
+
+    async def deployed_at(
+        self, name: str, prompt_type: str, time: datetime, environment: str = "production"
+    ) -> PromptVersion | None:
+        """Return the version that was live at that time; None where nothing was, or where it was deleted since."""
+        when = check_time("time", time)
+        move = deployed_at(await self.deployments(name, prompt_type, environment), when)
+        if move is None or move.version_id is None:
+            return None
+        version_id = move.version_id
+
+        async def work(tx: Transaction) -> PromptVersion | None:
+            return await tx.versions.by_id(version_id)
+
+        return await (await self._store()).read(work)
+
+    async def _existing(self, tx: Transaction, version_id: str) -> PromptVersion:
+        version = await tx.versions.by_id(version_id)
+        if version is None:
+            raise NotFoundError("version", version_id)
+        return version
+
+    async def _point(
+        self,
+        tx: Transaction,
+        version: PromptVersion,
+        environment: str,
+        *,
+        reason: str,
+        actor: str | None,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> Deployment:
+        """Move the environment to the version inside an open write."""
+        where = check_environment(environment)
+        if version.status == VersionStatus.ARCHIVED:
+            raise StateError(
+                f"{version.label} is archived and cannot be promoted; set its status to active first"
+            )
+        live_id = await tx.deployments.pointer(version.prompt_type, version.name, where)
+        live = None if live_id is None else await self._existing(tx, live_id)
+        if where == "production":
+            check_version_transition(version, VersionStatus.PRODUCTION)
+            # the status beside the pointer is what remains when the pointer has moved on
+            await tx.versions.set_status(version.version_id, VersionStatus.ACTIVE)
+        return await tx.deployments.move(
+            _move(
+                version,
+                live,
+                where,
+                action="promote",
+                at=self._clock(),
+                actor=actor,
+                reason=reason,
+                evidence=evidence,
+            )
+        )
+
+    async def _withdraw(
+        self, tx: Transaction, version: PromptVersion, environment: str, *, reason: str, actor: str | None
+    ) -> Deployment:
+        """Leave the environment without a version inside an open write."""
+        return await tx.deployments.move(
+            Deployment(
+                sequence=0,
+                name=version.name,
+                prompt_type=version.prompt_type,
+                environment=check_environment(environment),
+                action="withdraw",
+                version_id=None,
+                version=None,
+                previous_version_id=version.version_id,
+                previous_version=version.version,
+                at=self._clock(),
+                actor=actor,
+                reason=reason,
+            )
+        )
+
+
+def check_environment(environment: str) -> Environment:
+    if environment not in ENVIRONMENTS:
+        raise InvalidInputError("environment", environment, f"one of {', '.join(ENVIRONMENTS)}")
+    return cast("Environment", environment)
+
+
+def _check_actor(actor: str | None) -> str | None:
+    return None if actor is None else check_label("actor", actor)
+
+
+def _is_expected(live: PromptVersion | None, expected: str | None) -> bool:
+    if live is None or expected is None:
+        return live is None and expected is None
+    return expected in {live.version_id, live.version}
+
+
+def _shown(version: PromptVersion | None) -> str:
+    return "empty" if version is None else version.version
+
+
+def _move(
+    version: PromptVersion,
+    left: PromptVersion | None,
+    environment: Environment,
+    *,
+    action: Literal["promote", "rollback"],
+    at: datetime,
+    actor: str | None,
+    reason: str,
+    evidence: Mapping[str, Any] | None,
+) -> Deployment:
+    return Deployment(
+        sequence=0,
+        name=version.name,
+        prompt_type=version.prompt_type,
+        environment=environment,
+        action=action,
+        version_id=version.version_id,
+        version=version.version,
+        previous_version_id=None if left is None else left.version_id,
+        previous_version=None if left is None else left.version,
+        at=at,
+        actor=actor,
+        reason=reason,
+        evidence=evidence,
+    )
+
+
+async def _rollback_target(
+    tx: Transaction, kind: PromptType, name: str, environment: Environment
+) -> PromptVersion | None:
+    for former in rollback_candidates(await tx.deployments.history(kind, name, environment)):
+        version = await tx.versions.by_id(former.version_id)
+        if version is not None and version.status != VersionStatus.ARCHIVED:
+            return version
+    return None
+
+
+async def _pause_experiments(tx: Transaction, left: PromptVersion) -> list[str]:
+    """Pause the running experiments that serve a version which was rolled back; return their ids."""
+    paused = []
+    running = frozenset({ExperimentStatus.RUNNING})
+    for experiment in await tx.experiments.listing(statuses=running, prompt_type=left.prompt_type):
+        if experiment.prompt_name == left.name and left.version in {v.version for v in experiment.variants}:
+            await tx.experiments.replace(experiment.model_copy(update={"status": ExperimentStatus.PAUSED}))
+            paused.append(experiment.experiment_id)
+    return paused

@@ -1,0 +1,447 @@
+"""Experiments: creating them, starting and ending them, and changing their weights."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, get_args
+
+from promptab.allocation import AllocationMap, allocate, new_salt, normalise, reallocate
+from promptab.assigning import Assigning, find_experiment
+from promptab.checks import (
+    check_json_object,
+    check_label,
+    check_name,
+    check_number,
+    check_share,
+    check_time,
+    check_unit,
+)
+from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.lifecycle import check_experiment_transition
+from promptab.models import (
+    Epoch,
+    ExperimentStatus,
+    PromptExperiment,
+    PromptType,
+    PromptVariant,
+    UnitKind,
+)
+from promptab.stores.base import Transaction
+from promptab.templates import compile_condition
+
+LEAD_SECONDS = 2.0
+"""How far ahead a change of weights takes effect where other processes share the store, so that all know it in time."""
+
+_ENDED = frozenset({ExperimentStatus.COMPLETED, ExperimentStatus.STOPPED})
+
+
+class ABTestManager(Assigning):
+    """Weighted variants of a prompt or of plain configurations, and who gets which."""
+
+    async def create_experiment(
+        self,
+        name: str,
+        prompt_type: str,
+        variants: Sequence[PromptVariant | Mapping[str, Any]],
+        traffic_split: Mapping[str, float] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        status: ExperimentStatus | str = ExperimentStatus.RUNNING,
+        *,
+        prompt_name: str | None = None,
+        control: str | None = None,
+        primary_metric: str = "success_rate",
+        traffic: float = 1.0,
+        unit: UnitKind = "user",
+        sticky: bool = True,
+        where: str | None = None,
+        layer: str | None = None,
+        holdout: str | None = None,
+        overrides: Mapping[str, str] | None = None,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        salt: str | None = None,
+        created_by: str | None = None,
+    ) -> PromptExperiment:
+        """Create an experiment over at least two variants, running unless `status` says `draft`.
+
+        `name` is also the prompt's, unless `prompt_name` names another. Weights are relative; `traffic_split` (variant key ->
+        weight) goes before the variants' own. The first variant is the control unless `control` names another. `traffic` is
+        the share of units enrolled; `where` a condition over attributes; experiments of one `layer` (by default those
+        on one prompt) never share a unit; `holdout` names a share of units kept out, made with `set_holdout`.
+        `starts_at` and `ends_at` schedule serving.
+
+        Raises `InvalidInputError`, and `NotFoundError` when it is to run and the prompt lacks a variant's version.
+        """
+        status = ExperimentStatus.parse(status)
+        if status not in {ExperimentStatus.DRAFT, ExperimentStatus.RUNNING}:
+            raise InvalidInputError(
+                "status", status.value, "draft or running", "an experiment begins as one of these"
+            )
+        kind = PromptType.parse(prompt_type)
+        label = check_label("name", name)
+        prompt = _prompt_of(label, prompt_name)
+        arms = _check_variants(variants)
+        keys = [variant.key for variant in arms]
+        weights = _check_split(traffic_split, arms)
+        now = self._clock()
+        experiment = PromptExperiment(
+            experiment_id=str(uuid.uuid4()),
+            name=label,
+            prompt_type=kind,
+            prompt_name=prompt,
+            variants=arms,
+            control=_check_key("control", keys[0] if control is None else control, keys),
+            traffic_split=weights,
+            status=ExperimentStatus.DRAFT,
+            traffic=check_share("traffic", traffic),
+            peak_traffic=traffic,
+            unit=_check_unit_kind(unit),
+            sticky=sticky,
+            where=_check_where(where),
+            layer=check_label("layer", layer or f"{kind}/{prompt or label}"),
+            holdout=None if holdout is None else check_label("holdout", holdout),
+            overrides={
+                check_unit("overrides", shown): _check_key(f"overrides[{shown}]", key, keys)
+                for shown, key in (overrides or {}).items()
+            },
+            primary_metric=check_name("primary_metric", primary_metric),
+            metadata=check_json_object("metadata", metadata or {}),
+            salt=check_label("salt", salt or new_salt()),
+            enrolment_salt=new_salt(),
+            starts_at=None if starts_at is None else check_time("starts_at", starts_at),
+            ends_at=None if ends_at is None else check_time("ends_at", ends_at),
+            created_at=now,
+            created_by=None if created_by is None else check_label("created_by", created_by),
+        )
+        _check_schedule(experiment, now)
+
+        async def work(tx: Transaction) -> PromptExperiment:
+            await _check_holdout(tx, experiment)
+            await tx.experiments.insert(experiment)
+            if status == ExperimentStatus.RUNNING:
+                return await _started(tx, experiment, now)
+            return experiment
+
+        return await (await self._store()).write(work)
+
+    async def get_experiment(self, experiment: str) -> PromptExperiment | None:
+        """Return the experiment with this id or name (the live one of that name, else the newest), or None."""
+        try:
+            return await find_experiment(await self._store(), experiment)
+        except NotFoundError:
+            return None
+
+    async def list_experiments(
+        self,
+        name: str | None = None,
+        status: ExperimentStatus | str | None = None,
+        prompt_type: str | None = None,
+    ) -> list[PromptExperiment]:
+        """Return the experiments that match everything given, newest first."""
+        statuses = None if status is None else frozenset({ExperimentStatus.parse(status)})
+        kind = None if prompt_type is None else PromptType.parse(prompt_type)
+
+        async def work(tx: Transaction) -> list[PromptExperiment]:
+            return await tx.experiments.listing(name=name, statuses=statuses, prompt_type=kind)
+
+        return await (await self._store()).read(work)
+
+    async def update_experiment_status(
+        self, experiment: str, status: ExperimentStatus | str, *, winner: str | None = None
+    ) -> PromptExperiment:
+        """Change the status as the table allows; the present status again changes nothing.
+
+        `paused`, `completed` and `stopped` end serving to all units at once. `winner` is a variant's key, and goes with
+        `completed`. Raises `NotFoundError` and `StateError`.
+        """
+        status = ExperimentStatus.parse(status)
+        found = await find_experiment(await self._store(), experiment)
+        if winner is not None:
+            if status != ExperimentStatus.COMPLETED:
+                raise InvalidInputError(
+                    "winner", winner, f"given for the status {status}", "only completed has a winner"
+                )
+            _check_key("winner", winner, [variant.key for variant in found.variants])
+        now = self._clock()
+
+        async def work(tx: Transaction) -> PromptExperiment:
+            current = await _reread(tx, found)
+            check_experiment_transition(current.name, current.status, status)
+            if status == current.status:
+                return current
+            if status == ExperimentStatus.RUNNING and current.started_at is None:
+                return await _started(tx, current, now)
+            update: dict[str, Any] = {"status": status}
+            if status in _ENDED:
+                update |= {"ended_at": now, "winner": winner}
+            changed = current.model_copy(update=update)
+            await tx.experiments.replace(changed)
+            return changed
+
+        return await (await self._store()).write(work)
+
+    async def start(self, experiment: str) -> PromptExperiment:
+        return await self.update_experiment_status(experiment, ExperimentStatus.RUNNING)
+
+    async def pause(self, experiment: str) -> PromptExperiment:
+        return await self.update_experiment_status(experiment, ExperimentStatus.PAUSED)
+
+    async def resume(self, experiment: str) -> PromptExperiment:
+        return await self.update_experiment_status(experiment, ExperimentStatus.RUNNING)
+
+    async def stop(self, experiment: str) -> PromptExperiment:
+        """End the experiment without a winner."""
+        return await self.update_experiment_status(experiment, ExperimentStatus.STOPPED)
+
+    async def complete(self, experiment: str, winner: str | None = None) -> PromptExperiment:
+        """End the experiment; `winner` is the key of a variant. Promoting its version is a step of its own."""
+        return await self.update_experiment_status(experiment, ExperimentStatus.COMPLETED, winner=winner)
+
+    async def update_weights(
+        self,
+        experiment: str,
+        weights: Mapping[str, float],
+        *,
+        evict: bool = False,
+        lead_seconds: float | None = None,
+    ) -> PromptExperiment:
+        """Change the weights; every variant is named, zero stops new units. Units keep the variant they have.
+
+        The new map moves the least measure that the new weights allow. It takes effect `lead_seconds` from now, by default
+        2 where other processes may share the store and at once where none can. `evict=True` deals the units of
+        variants with weight zero anew.
+
+        Raises `NotFoundError`, and `StateError` where the experiment has ended.
+        """
+        store = await self._store()
+        found = await find_experiment(store, experiment)
+        keys = [variant.key for variant in found.variants]
+        for key in weights:
+            _check_key("weights", key, keys)
+        if missing := [key for key in keys if key not in weights]:
+            raise InvalidInputError(
+                "weights", missing[0], "among the weights", "name every variant; zero stops new units"
+            )
+        shares = normalise({key: weights[key] for key in keys}, positive=False)
+        lead = LEAD_SECONDS if store.shared else 0.0
+        if lead_seconds is not None:
+            lead = check_number("lead_seconds", lead_seconds, low=0.0, high=3600.0)
+        now = self._clock()
+        await store.flush()
+
+        async def work(tx: Transaction) -> PromptExperiment:
+            current = await _reread(tx, found)
+            if current.status in _ENDED:
+                raise StateError(
+                    f"experiment {current.name!r} is {current.status}: its weights cannot change any more"
+                )
+            changed = current.model_copy(update={"traffic_split": shares})
+            if current.started_at is not None:
+                await tx.experiments.add_epoch(
+                    _next_epoch(
+                        await tx.experiments.epochs_of(current.experiment_id),
+                        shares,
+                        evict=evict,
+                        starts_at=now + timedelta(seconds=lead),
+                    )
+                )
+            await tx.experiments.replace(changed)
+            return changed
+
+        return await store.write(work)
+
+    async def update_traffic(self, experiment: str, traffic: float) -> PromptExperiment:
+        """Change the share of units that are enrolled. Nobody is dealt anew, and enrolled units stay enrolled."""
+        share = check_share("traffic", traffic)
+        store = await self._store()
+        found = await find_experiment(store, experiment)
+        await store.flush()
+
+        async def work(tx: Transaction) -> PromptExperiment:
+            current = await _reread(tx, found)
+            if current.status in _ENDED:
+                raise StateError(
+                    f"experiment {current.name!r} is {current.status}: its traffic cannot change any more"
+                )
+            peak = max(share, current.peak_traffic) if current.started_at is not None else share
+            changed = current.model_copy(update={"traffic": share, "peak_traffic": peak})
+            await tx.experiments.replace(changed)
+            return changed
+
+        return await store.write(work)
+
+    async def set_override(
+        self, experiment: str, user_id: str | int, variant: str | None
+    ) -> PromptExperiment:
+        """Show one user a variant by hand, or with None no longer. Such units are left out of the analysis."""
+        shown = check_unit("user_id", user_id)
+        found = await find_experiment(await self._store(), experiment)
+        if variant is not None:
+            _check_key("variant", variant, [v.key for v in found.variants])
+
+        async def work(tx: Transaction) -> PromptExperiment:
+            current = await _reread(tx, found)
+            overrides = {unit: key for unit, key in current.overrides.items() if unit != shown}
+            if variant is not None:
+                overrides[shown] = variant
+            changed = current.model_copy(update={"overrides": overrides})
+            await tx.experiments.replace(changed)
+            return changed
+
+        return await (await self._store()).write(work)
+
+    async def set_holdout(self, name: str, share: float) -> None:
+        """Keep a share of units out of all experiments that name this holdout. A larger share only adds units."""
+        label, part = check_label("name", name), check_share("share", share)
+
+        async def work(tx: Transaction) -> None:
+            known = (await tx.experiments.holdouts()).get(label)
+            await tx.experiments.set_holdout(label, new_salt() if known is None else known.salt, part)
+
+        await (await self._store()).write(work)
+
+    async def delete_experiment(self, experiment: str) -> bool:
+        """Delete an experiment with its exposures; its events stay. False where there is none."""
+        found = await self.get_experiment(experiment)
+        if found is None:
+            return False
+        experiment_id = found.experiment_id
+
+        async def work(tx: Transaction) -> bool:
+            return await tx.experiments.delete(experiment_id)
+
+        return await (await self._store()).write(work)
+
+
+async def _reread(tx: Transaction, experiment: PromptExperiment) -> PromptExperiment:
+    """Return the experiment as it is inside this transaction: what was found before may have changed since."""
+    current = await tx.experiments.by_id(experiment.experiment_id)
+    if current is None:
+        raise NotFoundError("experiment", experiment.name)
+    return current
+
+
+async def _started(tx: Transaction, experiment: PromptExperiment, now: datetime) -> PromptExperiment:
+    """Begin serving: check the versions, deal the first map."""
+    if experiment.prompt_name is not None:
+        numbers = await tx.versions.numbers(experiment.prompt_type, experiment.prompt_name)
+        for variant in experiment.variants:
+            if numbers and variant.version is not None and variant.version not in numbers:
+                raise NotFoundError(
+                    "version",
+                    f"{experiment.prompt_type}/{experiment.prompt_name}@{variant.version}",
+                    f"the prompt has {', '.join(numbers[:5])}",
+                )
+    running = experiment.model_copy(
+        update={
+            "status": ExperimentStatus.RUNNING,
+            "started_at": now,
+            "peak_traffic": experiment.traffic,
+        }
+    )
+    await tx.experiments.replace(running)
+    await tx.experiments.add_epoch(
+        Epoch(
+            experiment_id=experiment.experiment_id,
+            number=1,
+            starts_at=now,
+            weights=experiment.traffic_split,
+            segments=allocate(experiment.traffic_split).to_json(),
+        )
+    )
+    return running
+
+
+def _next_epoch(
+    epochs: Sequence[Epoch], shares: Mapping[str, float], *, evict: bool, starts_at: datetime
+) -> Epoch:
+    last = epochs[-1]
+    empty = {key for key, share in shares.items() if share == 0.0}
+    return Epoch(
+        experiment_id=last.experiment_id,
+        number=last.number + 1,
+        starts_at=max(starts_at, last.starts_at),
+        weights=shares,
+        segments=reallocate(AllocationMap.from_json(last.segments), shares).to_json(),
+        evicted=tuple(sorted(empty if evict else empty & set(last.evicted))),
+    )
+
+
+def _prompt_of(name: str, prompt_name: str | None) -> str | None:
+    """Return the prompt that the variants' versions belong to; a name that no prompt can have names none."""
+    if prompt_name is not None:
+        return check_name("prompt_name", prompt_name)
+    try:
+        return check_name("name", name)
+    except InvalidInputError:
+        return None
+
+
+def _check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> tuple[PromptVariant, ...]:
+    arms = tuple(v if isinstance(v, PromptVariant) else _variant_of(v) for v in variants)
+    if len(arms) < 2:
+        raise InvalidInputError(
+            "variants", len(arms), "at least two variants", "an experiment compares something"
+        )
+    keys = [variant.key for variant in arms]
+    if repeated := next((key for key in keys if keys.count(key) > 1), None):
+        raise InvalidInputError(
+            "variants", repeated, "used once", "give variants of the same version keys of their own"
+        )
+    return arms
+
+
+def _variant_of(fields: Mapping[str, Any]) -> PromptVariant:
+    try:
+        return PromptVariant(**fields)
+    except TypeError as error:
+        raise InvalidInputError(
+            "variants",
+            dict(fields),
+            "a variant",
+            f"its fields are version, weight, description, key, config, metadata ({error})",
+        ) from None
+
+
+def _check_split(split: Mapping[str, float] | None, arms: Sequence[PromptVariant]) -> dict[str, float]:
+    keys = [variant.key for variant in arms]
+    if split is None:
+        return normalise({variant.key: variant.weight for variant in arms}, positive=True)
+    for key in split:
+        _check_key("traffic_split", key, keys)
+    if missing := [key for key in keys if key not in split]:
+        raise InvalidInputError("traffic_split", missing[0], "given a weight", "name every variant")
+    return normalise({key: split[key] for key in keys}, positive=True)
+
+
+def _check_key(field: str, key: str, keys: Sequence[str]) -> str:
+    if key not in keys:
+        raise InvalidInputError(field, key, f"one of the variants {', '.join(keys)}")
+    return key
+
+
+def _check_unit_kind(unit: str) -> UnitKind:
+    for kind in get_args(UnitKind):
+        if unit == kind:
+            return kind  # type: ignore[no-any-return]
+    raise InvalidInputError("unit", unit, f"one of {', '.join(get_args(UnitKind))}")
+
+
+def _check_where(where: str | None) -> str | None:
+    if where is not None:
+        compile_condition(where)
+    return where
+
+
+def _check_schedule(experiment: PromptExperiment, now: datetime) -> None:
+    if experiment.ends_at is not None and experiment.ends_at <= max(experiment.starts_at or now, now):
+        raise InvalidInputError(
+            "ends_at", experiment.ends_at.isoformat(), "later than its start and than now"
+        )
+
+
+async def _check_holdout(tx: Transaction, experiment: PromptExperiment) -> None:
+    if experiment.holdout is not None and experiment.holdout not in await tx.experiments.holdouts():
+        raise NotFoundError("holdout", experiment.holdout, "make it with set_holdout first")

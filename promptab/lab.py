@@ -1,0 +1,243 @@
+"""`promptab.open()`: one store, the managers on it, and choosing what a request is served."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from promptab.analysis import Comparison
+from promptab.assigning import unit_of
+from promptab.checks import check_json_object
+from promptab.choice import Choice, Source
+from promptab.content import check_prompt, compile_version
+from promptab.deploying import check_environment
+from promptab.errors import NotFoundError
+from promptab.experiments import ABTestManager
+from promptab.managed import Clock, utc_now
+from promptab.metrics import MetricsCollector
+from promptab.models import Assignment, PromptType, PromptVersion
+from promptab.semver import is_exact
+from promptab.snapshot import LiveExperiment, Snapshot
+from promptab.stores.base import Store, Transaction
+from promptab.stores.opening import open_store
+from promptab.templates import CompiledPrompt
+from promptab.versions import VersionManager, find_version
+
+COMPILED_VERSIONS = 4_096
+"""Compiled templates kept in memory; past that all are compiled afresh as they are needed."""
+
+
+class Lab:
+    """An open store with its managers: `versions`, `experiments`, `metrics`. Made by `promptab.open`."""
+
+    def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
+        self.store = store
+        self.versions = VersionManager(store, clock=clock)
+        self.experiments = ABTestManager(store, clock=clock)
+        self.metrics = MetricsCollector(store, clock=clock)
+        self._compiled: dict[str, CompiledPrompt] = {}
+
+    async def choose(
+        self,
+        name: str,
+        prompt_type: str = "system",
+        *,
+        user_id: str | int | None = None,
+        session_id: str | None = None,
+        features: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        environment: str | None = None,
+    ) -> Choice:
+        """Return what this request is served, and why.
+
+        `version` (a number, range, tag or `latest`) and `environment` are taken at their word. Without them the running
+        experiment on the prompt that the unit is in decides; then what is in production; then the latest active version.
+        A unit that an experiment leaves out gets production, or the control where nothing is in production.
+
+        Raises `NotFoundError` where there is nothing to serve.
+        """
+        kind, name = check_prompt(name, prompt_type)
+        snapshot = await self.store.snapshot()
+        if version is not None:
+            return await self._pinned(snapshot, kind, name, version)
+        if environment is not None:
+            where = check_environment(environment)
+            live = _required(snapshot.deployed(kind, name, where), kind, name, f"nothing is live in {where}")
+            return self._choice(snapshot, kind, name, _Pick(live, "environment", f"live in {where}"))
+        served = await self._served(snapshot, kind, name, (user_id, session_id, features), attributes)
+        return self._choice(snapshot, kind, name, served)
+
+    async def compare(self, experiment: str) -> Comparison:
+        """Compare an experiment's variants with its control; see `MetricsCollector.compare`."""
+        return await self.metrics.compare(experiment)
+
+    async def close(self) -> None:
+        """Write what is queued and close the store. A second time does nothing."""
+        await self.store.close()
+
+    async def __aenter__(self) -> Lab:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _served(
+        self,
+        snapshot: Snapshot,
+        kind: PromptType,
+        name: str,
+        unit: tuple[str | int | None, str | None, Mapping[str, Any] | None],
+        attributes: Mapping[str, Any] | None,
+    ) -> _Pick:
+        """Return what the experiments on the prompt, its environment or its latest version serve."""
+        checked = check_json_object("attributes", attributes or {}) if attributes else {}
+        left_out: list[tuple[LiveExperiment, str]] = []
+        for live in snapshot.on_prompt(kind, name):
+            unit_id = unit_of(live.experiment, *unit)
+            assignment = await self.experiments.assign_unit(snapshot, live, unit_id, checked)
+            if assignment.variant is None:
+                left_out.append((live, assignment.detail))
+                continue
+            version = _variant_version(snapshot, live, assignment)
+            if version is not None or assignment.version is None:
+                return _assigned(live, assignment, version)
+            left_out.append((live, f"version {assignment.version} of variant {assignment.variant} does not exist"))
+        return _default(snapshot, kind, name, left_out)
+
+    async def _pinned(self, snapshot: Snapshot, kind: PromptType, name: str, version: str) -> Choice:
+        exact = is_exact(version)
+        found = snapshot.numbered(kind, name, version) if exact else None
+        versions: Mapping[str, PromptVersion] = snapshot.versions
+        if found is None:
+
+            async def work(tx: Transaction) -> tuple[PromptVersion | None, dict[str, PromptVersion]]:
+                wanted = await find_version(tx, kind, name, version)
+                return wanted, {} if wanted is None else await tx.versions.with_includes(wanted)
+
+            found, versions = await self.store.read(work)
+        required = _required(found, kind, name, f"no version matches {version!r}")
+        pick = _Pick(required, "pin" if exact else "range", f"asked for as {version}")
+        return self._choice(snapshot, kind, name, pick, versions)
+
+    def _choice(
+        self,
+        snapshot: Snapshot,
+        kind: PromptType,
+        name: str,
+        pick: _Pick,
+        versions: Mapping[str, PromptVersion] | None = None,
+    ) -> Choice:
+        assignment = pick.assignment
+        return Choice(
+            name=name,
+            prompt_type=kind,
+            version=pick.version,
+            source=pick.source,
+            reason=pick.reason,
+            experiment_id=None if assignment is None else assignment.experiment_id,
+            variant=None if assignment is None else assignment.variant,
+            unit=None if assignment is None else assignment.unit,
+            snapshot_age=self.store.snapshot_age(),
+            _variant_config=(assignment.config if assignment is not None else None) or {},
+            _compiled=self._compile(pick.version, snapshot.versions if versions is None else versions),
+            _collector=self.metrics,
+        )
+
+    def _compile(
+        self, version: PromptVersion | None, versions: Mapping[str, PromptVersion]
+    ) -> CompiledPrompt | None:
+        if version is None or not version.prompt_type.has_template:
+            return None
+        compiled = self._compiled.get(version.version_id)
+        if compiled is None:
+            if len(self._compiled) >= COMPILED_VERSIONS:
+                self._compiled.clear()
+            compiled = self._compiled[version.version_id] = compile_version(version, versions)
+        return compiled
+
+
+class _Pick(NamedTuple):
+    version: PromptVersion | None
+    source: Source
+    reason: str
+    assignment: Assignment | None = None
+
+
+class Opening:
+    """What `promptab.open` returns: for `async with`, or to be awaited where nothing closes the lab but the program's end."""
+
+    def __init__(self, url: str | None, clock: Clock) -> None:
+        self._url = url
+        self._clock = clock
+        self._lab: Lab | None = None
+
+    def __await__(self) -> Generator[Any, None, Lab]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Lab:
+        self._lab = await self._open()
+        return self._lab
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lab is not None:
+            await self._lab.close()
+
+    async def _open(self) -> Lab:
+        return Lab(await open_store(self._url), clock=self._clock)
+
+
+def open(url: str | None = None, *, clock: Clock = utc_now) -> Opening:  # noqa: A001 - `promptab.open` is the name users write
+    """Open a store and its managers: `async with promptab.open() as lab`.
+
+    The URL is the argument, else `PROMPTAB_URL`, else `sqlite:///promptab.db`; `sqlite:///:memory:` is gone when closed.
+    `clock` tells the time everywhere. Raises what `open_store` raises.
+    """
+    return Opening(url, clock)
+
+
+def _assigned(live: LiveExperiment, assignment: Assignment, version: PromptVersion | None) -> _Pick:
+    source: Source = "override" if assignment.reason == "override" else "experiment"
+    reason = f"variant {assignment.variant} of experiment {live.experiment.name!r}: {assignment.detail}"
+    return _Pick(version, source, reason, assignment)
+
+
+def _variant_version(snapshot: Snapshot, live: LiveExperiment, assignment: Assignment) -> PromptVersion | None:
+    experiment = live.experiment
+    if assignment.version is None or experiment.prompt_name is None:
+        return None
+    return snapshot.numbered(experiment.prompt_type, experiment.prompt_name, assignment.version)
+
+
+def _default(
+    snapshot: Snapshot, kind: PromptType, name: str, left_out: list[tuple[LiveExperiment, str]]
+) -> _Pick:
+    """Return what is served without an experiment's say. `left_out`: experiments that the unit is not in, and why."""
+    source: Source = "excluded" if left_out else "environment"
+    why = f" (not in experiment {left_out[0][0].experiment.name!r}: {left_out[0][1]})" if left_out else ""
+    production = snapshot.deployed(kind, name, "production")
+    if production is not None:
+        return _Pick(production, source, f"live in production{why}")
+    for live, _ in left_out:
+        # the latest version may well be the candidate under test, so the control stands in for production
+        control = live.experiment.variant(live.experiment.control)
+        if control is not None and control.version is not None:
+            version = snapshot.numbered(kind, name, control.version)
+            if version is not None:
+                return _Pick(version, source, f"the control, since nothing is in production{why}")
+    latest = snapshot.latest_active(kind, name)
+    if latest is None and left_out:
+        return _Pick(None, source, f"no version exists{why}")
+    required = _required(latest, kind, name, "it has no active version")
+    return _Pick(required, "excluded" if left_out else "range", f"the latest active version, since nothing is in production{why}")
+
+
+def _required(version: PromptVersion | None, kind: PromptType, name: str, why: str) -> PromptVersion:
+    if version is None:
+        raise NotFoundError("prompt to serve", f"{kind}/{name}", f"{why}; list what there is with `promptab list`")
+    return version

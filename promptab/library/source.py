@@ -1,0 +1,116 @@
+"""What one prompt file declares: the content of a prompt, and what its author asks of its next version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pydantic import Field
+
+from promptab.checks import check_json_object, check_name, check_tag, check_text
+from promptab.errors import InvalidInputError, PromptFileError
+from promptab.models import Json, MessageTemplate, PromptType, Record, VersionStatus
+from promptab.semver import parse_version
+from promptab.templates import Limits
+
+BUMPS = ("major", "minor", "patch", "auto")
+
+
+class PromptSource(Record):
+    """The content of one prompt as a file declares it. The parts mean what they mean in `PromptVersion`."""
+
+    name: str
+    prompt_type: PromptType
+    template: str = ""
+    messages: tuple[MessageTemplate, ...] = ()
+    defaults: Json = Field(default_factory=dict)
+    validation: Json | None = None
+    config: Json = Field(default_factory=dict)
+    metadata: Json = Field(default_factory=dict)
+    version: str | None = None
+    """The version that the file asks for; None leaves the choice to `bump`."""
+    bump: str | None = None
+    """One of `BUMPS`, or None where the file does not say; never beside `version`."""
+    status: VersionStatus | None = None
+    tags: tuple[str, ...] = ()
+    """In the order of the file."""
+
+    @property
+    def label(self) -> str:
+        """How people name it: `system/support_reply`."""
+        return f"{self.prompt_type}/{self.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two sources exactly if they declare the same; unlike `==`, tells 1 and true apart."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+class PromptFile(NamedTuple):
+    path: str
+    """Relative to the library's folder, with forward slashes."""
+    source: PromptSource
+
+
+class LibraryContents(NamedTuple):
+    """Everything that a folder holds: what can be used, and what cannot with the reason."""
+
+    prompts: Mapping[tuple[PromptType, str], PromptFile]
+    """By type and name; types in the order of `PromptType`, names in the order of their characters."""
+    problems: tuple[PromptFileError, ...]
+    """By path, then line. A prompt with a problem is not in `prompts`."""
+
+
+def check_source(source: PromptSource) -> PromptSource:
+    """Refuse what no file may declare. The syntax of templates and schemas is checked when files are read."""
+    check_name("name", source.name)
+    _check_texts(source)
+    for field, value in (
+        ("defaults", source.defaults),
+        ("validation", source.validation or {}),
+        ("config", source.config),
+        ("metadata", source.metadata),
+    ):
+        check_json_object(field, value)
+    if source.prompt_type is PromptType.MODEL and not source.config:
+        raise InvalidInputError("config", {}, "the configuration of a model", "declare model: or config:")
+    _check_wishes(source)
+    return source
+
+
+def _check_texts(source: PromptSource) -> None:
+    """Text prompts have a template, chat prompts have messages, models and configurations have neither."""
+    kind = source.prompt_type
+    limit = Limits().source_chars
+    check_text("template", source.template, limit=limit)
+    for index, message in enumerate(source.messages):
+        check_text(f"messages[{index}].content", message.content, limit=limit)
+    if source.template and (kind is PromptType.MESSAGE or not kind.has_template):
+        raise InvalidInputError("template", source.template, f"allowed: a {kind} prompt has no template")
+    if source.messages and kind is not PromptType.MESSAGE:
+        raise InvalidInputError(
+            "messages",
+            f"{len(source.messages)} messages",
+            f"allowed: a {kind} prompt has no messages",
+            "put chat prompts into the folder message/",
+        )
+    if kind is PromptType.MESSAGE and not source.messages:
+        raise InvalidInputError("messages", [], "a list of at least one message with role and content")
+    if kind.has_template and kind is not PromptType.MESSAGE and not source.template:
+        raise InvalidInputError("template", "", f"the text of a {kind} prompt", "write its template")
+
+
+def _check_wishes(source: PromptSource) -> None:
+    if source.version is not None:
+        parse_version(source.version)
+    if source.bump is not None and source.bump not in BUMPS:
+        raise InvalidInputError("bump", source.bump, f"one of {', '.join(BUMPS)}")
+    if source.version is not None and source.bump is not None:
+        raise InvalidInputError(
+            "bump", source.bump, "needed where a version is declared", "declare one of the two"
+        )
+    for tag in source.tags:
+        check_tag("tags", tag)
+    if len(set(source.tags)) != len(source.tags):
+        raise InvalidInputError("tags", list(source.tags), "a list without repetitions")

@@ -1,0 +1,98 @@
+"""Which schema a database has, and bringing an old one up to date.
+
+An up-to-date database is recognised by one query, without loading Alembic. One that was made by a newer promptab, or
+by another application, is refused and left as it was.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Inspector, column, insert, inspect, select, table
+from sqlalchemy.exc import DBAPIError
+
+from promptab.errors import StoreVersionError
+from promptab.stores import schema
+
+VERSION_TABLE = "promptab_migrations"
+HEAD = "0001"
+"""The newest migration; a test holds it against the files."""
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_current = table(VERSION_TABLE, column("version_num"))
+
+
+class Identity(NamedTuple):
+    store_id: str
+    migration: str
+
+
+def identify(connection: Connection) -> Identity | None:
+    """Return which store this is, or None where the database has no promptab tables.
+
+    Raises `StoreVersionError` for a database that is newer, or not promptab's.
+    """
+    try:
+        row = connection.execute(
+            select(
+                schema.store.c.store_id, select(_current.c.version_num).scalar_subquery().label("migration")
+            )
+        ).one_or_none()
+    except DBAPIError as error:
+        if "no such table" not in str(error.orig) and "does not exist" not in str(error.orig):
+            raise
+        row = None
+    if row is None or row.migration is None:
+        _refuse_foreign(connection)
+        return None
+    if row.migration > HEAD:
+        raise StoreVersionError(
+            f"the database has schema {row.migration} and this promptab knows up to {HEAD}; "
+            "it was left untouched: upgrade promptab to use it"
+        )
+    return Identity(row.store_id, row.migration)
+
+
+def migrate(connection: Connection, *, now: datetime) -> Identity:
+    """Bring the database of this locked connection up to date; name it if it is new.
+
+    Another process may have been faster while this one waited for the lock: then there is nothing left to do.
+    """
+    present = identify(connection)
+    if present is not None and present.migration == HEAD:
+        return present
+    _upgrade(connection)
+    if present is None:
+        connection.execute(
+            insert(schema.store).values(store_id=str(uuid.uuid4()), revision=0, created_at=now)
+        )
+    identity = identify(connection)
+    assert identity is not None  # noqa: S101 - the row was written in this very transaction
+    return identity
+
+
+def _upgrade(connection: Connection) -> None:
+    # Alembic takes as long to import as everything else together, and most openings do not need it
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _refuse_foreign(connection: Connection) -> None:
+    """Refuse a SQLite file that holds another application's tables; a PostgreSQL schema may be shared."""
+    if connection.dialect.name != "sqlite":
+        return
+    inspector: Inspector = inspect(connection)
+    foreign = sorted(name for name in inspector.get_table_names() if not name.startswith("promptab_"))
+    if foreign:
+        raise StoreVersionError(
+            f"the database belongs to another application (it has a table {foreign[0]!r}); it was left untouched: "
+            "choose another file for promptab"
+        )

@@ -1,0 +1,1 @@
+"""Alembic migrations: numbered, additive, applied once under a lock by `promptab.open`."""

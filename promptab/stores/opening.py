@@ -1,0 +1,124 @@
+"""Opening a store by its URL, and the default store that managers made without arguments share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from promptab.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from promptab.stores.base import Store
+    from promptab.stores.migrating import Identity
+
+DEFAULT_URL = "sqlite:///promptab.db"
+MEMORY_URL = "sqlite:///:memory:"
+
+
+def resolve_url(url: str | None) -> str:
+    """Return the URL to open: the argument, else `PROMPTAB_URL`, else `sqlite:///promptab.db`."""
+    return url or os.environ.get("PROMPTAB_URL") or DEFAULT_URL
+
+
+async def open_store(url: str | None = None) -> Store:
+    """Open the store, making or migrating its database where that is needed.
+
+    Raises `InvalidInputError` for a URL of another kind, `StoreUnavailableError` where the database cannot be reached
+    and `StoreVersionError` where it is newer than this promptab or belongs to another application.
+    """
+    path = sqlite_path(resolve_url(url))
+    # the store's own imports are most of its cost, and `import promptab` is to stay light
+    from promptab.stores import sqlite  # noqa: PLC0415
+
+    if path is None:
+        engine = sqlite.memory_engine()
+        identity = await _prepare(engine, MEMORY_URL)
+        return sqlite.SqliteMemoryStore(engine, url=MEMORY_URL, store_id=identity.store_id)
+    engine = sqlite.file_engine(path)
+    shown = f"sqlite:///{path}"
+    identity = await _prepare(engine, shown)
+    return sqlite.SqliteFileStore(engine, path=path, url=shown, store_id=identity.store_id)
+
+
+def sqlite_path(url: str) -> str | None:
+    """Return the file of a SQLite URL, or None for a database in memory."""
+    prefix = "sqlite://"
+    if not url.startswith(prefix):
+        shown = url.split("@")[-1] if "@" in url else url  # never a password
+        raise InvalidInputError(
+            "url", shown, "a SQLite URL", "write sqlite:///path/to/promptab.db, or sqlite:///:memory:"
+        )
+    path = url.removeprefix(prefix).removeprefix("/")
+    if "?" in path or "\x00" in path:
+        raise InvalidInputError("url", url, "a SQLite URL without options", "give the path of the file alone")
+    return None if path in {"", ":memory:"} else path
+
+
+async def _prepare(engine: AsyncEngine, url: str) -> Identity:
+    from promptab.stores.driver_errors import translated  # noqa: PLC0415
+    from promptab.stores.migrating import HEAD, identify, migrate  # noqa: PLC0415
+
+    try:
+        with translated(url):
+            async with engine.connect() as connection, connection.begin():
+                identity = await connection.run_sync(identify)
+            if identity is not None and identity.migration == HEAD:
+                return identity
+            async with engine.connect() as connection:
+                await connection.run_sync(
+                    lambda sync: sync.connection.cursor().execute("PRAGMA journal_mode = WAL")
+                )
+            async with engine.connect() as connection:
+                await connection.execution_options(promptab_writes=True)
+                async with connection.begin():
+                    return await connection.run_sync(migrate, now=datetime.now(UTC))
+    except BaseException:
+        await engine.dispose()
+        raise
+
+
+class _Defaults:
+    """The default stores of one running event loop, by URL."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, tuple[AsyncGenerator[Store], asyncio.Task[Store]]] = {}
+
+    async def store(self, url: str) -> Store:
+        if url not in self._opened:
+            keeper = self._keep_open(url)
+            self._opened[url] = (keeper, asyncio.ensure_future(anext(keeper)))
+        try:
+            return await asyncio.shield(self._opened[url][1])
+        except BaseException:
+            task = self._opened[url][1] if url in self._opened else None
+            if task is not None and task.done() and (task.cancelled() or task.exception() is not None):
+                del self._opened[url]  # the next caller tries again
+            raise
+
+    async def _keep_open(self, url: str) -> AsyncGenerator[Store]:
+        """Hold a store open until the loop ends.
+
+        A loop closes its asynchronous generators before it stops, which is the one moment when a store that nobody
+        closes can still be closed properly.
+        """
+        store = await open_store(url)
+        try:
+            yield store
+        finally:
+            self._opened.pop(url, None)
+            await store.close()
+
+
+_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, _Defaults] = WeakKeyDictionary()
+
+
+async def default_store(url: str | None = None) -> Store:
+    """Return the store that this event loop shares for the URL, opening it at first use."""
+    defaults = _defaults.setdefault(asyncio.get_running_loop(), _Defaults())
+    return await defaults.store(resolve_url(url))

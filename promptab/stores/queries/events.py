@@ -1,0 +1,316 @@
+"""Events: reading them back, adding them up per version, and summing them over units for the statistics."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Float,
+    Row,
+    Select,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    select,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from promptab.models import MetricEvent, PromptMetrics, Tokens
+from promptab.stats.summary import UnitSums
+from promptab.stores.queries.exposures import analysed
+from promptab.stores.schema import aliases, events, exposures, instant
+
+MetricSums = dict[str, dict[str, dict[int, UnitSums]]]
+"""metric -> variant -> epoch -> sums over units."""
+
+
+class Bucket(NamedTuple):
+    """The events of one version in one stretch of time."""
+
+    start: datetime
+    metrics: PromptMetrics
+
+
+class EventQueries:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def listing(
+        self,
+        version_id: str,
+        *,
+        limit: int | None = None,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+    ) -> list[MetricEvent]:
+        """Return a version's events with start_time <= timestamp < end_time, newest first."""
+        query = (
+            select(events)
+            .where(*_within(version_id, start_time, end_time))
+            .order_by(events.c.at.desc(), events.c.sequence.desc())
+            .limit(limit)
+        )
+        return [_record(row) for row in (await self._connection.execute(query)).all()]
+
+    async def metrics(
+        self,
+        version_ids: Iterable[str],
+        *,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+    ) -> dict[str, PromptMetrics]:
+        """Return what each version's events add up to; a version without events has zeros."""
+        return {
+            version_id: await self._metrics_of(version_id, *_within(version_id, start_time, end_time))
+            for version_id in version_ids
+        }
+
+    async def pooled_metrics(self, version_ids: Sequence[str]) -> PromptMetrics:
+        """Return what the events of all these versions add up to; its `version_id` is empty."""
+        return await self._metrics_of("", events.c.version_id.in_(version_ids))
+
+    async def version_ids(self) -> list[str]:
+        """Return the versions that have events, in the order of their ids."""
+        query = select(events.c.version_id).where(events.c.version_id.is_not(None)).distinct()
+        return sorted((await self._connection.execute(query)).scalars())
+
+    async def over_time(
+        self, version_id: str, *, seconds: int, start_time: datetime | None, end_time: datetime | None
+    ) -> list[Bucket]:
+        """Return the metrics per stretch of `seconds`, oldest first; stretches without events are left out."""
+        width = seconds * 1_000_000
+        at = cast(events.c.at, events.c.sequence.type)
+        start = (at - at % width).label("start")
+        within = _within(version_id, start_time, end_time)
+        rows = (
+            await self._connection.execute(
+                _totals_query().add_columns(start).where(*within).group_by(start).order_by(start)
+            )
+        ).all()
+        buckets = []
+        for row in rows:
+            inside = (events.c.at >= instant(row.start), events.c.at < instant(row.start + width))
+            named = await self._named_means(*within, *inside)
+            buckets.append(Bucket(instant(row.start), _metrics(version_id, row, named)))
+        return buckets
+
+    async def unit_sums(self, experiment_id: str) -> MetricSums:
+        """Return the sums over units of every metric that an experiment's events carry.
+
+        A unit belongs to the variant and epoch of its first exposure, with all its events. Left out: flagged events,
+        units shown a variant by hand, and events without a unit. The second moments are about the metric's mean over
+        the whole experiment, which is the `center` of every sum.
+        """
+        totals = self._unit_totals(experiment_id)
+        centers = (
+            select(totals.c.metric, (func.sum(totals.c.s) / func.sum(totals.c.n)).label("center"))
+            .group_by(totals.c.metric)
+            .cte("centers")
+        )
+        residual = totals.c.s - centers.c.center * totals.c.n
+        query = (
+            select(
+                totals.c.metric,
+                totals.c.variant,
+                totals.c.epoch,
+                centers.c.center,
+                func.count().label("units"),
+                func.sum(totals.c.n).label("n"),
+                func.sum(totals.c.s).label("s"),
+                func.sum(residual * residual).label("rr"),
+                func.sum(totals.c.n * totals.c.n).label("nn"),
+                func.sum(residual * totals.c.n).label("rn"),
+            )
+            .join(centers, centers.c.metric == totals.c.metric)
+            .group_by(totals.c.metric, totals.c.variant, totals.c.epoch, centers.c.center)
+            .order_by(totals.c.metric, totals.c.variant, totals.c.epoch)
+        )
+        sums: MetricSums = {}
+        for row in (await self._connection.execute(query)).all():
+            by_epoch = sums.setdefault(row.metric, {}).setdefault(row.variant, {})
+            by_epoch[row.epoch] = UnitSums(
+                units=row.units,
+                n=float(row.n),
+                s=float(row.s),
+                center=float(row.center),
+                rr=float(row.rr),
+                nn=float(row.nn),
+                rn=float(row.rn),
+            )
+        return sums
+
+    async def delete(self, version_ids: Iterable[str] | None) -> int:
+        """Remove the events of these versions (None: all events); return how many there were."""
+        query = delete(events)
+        if version_ids is not None:
+            query = query.where(events.c.version_id.in_(list(version_ids)))
+        return (await self._connection.execute(query)).rowcount
+
+    async def count(self) -> int:
+        return int((await self._connection.execute(select(func.count()).select_from(events))).scalar_one())
+
+    def _unit_totals(self, experiment_id: str) -> CTE:
+        """Per metric and unit: n events that carried the metric, and their total s."""
+        unit = func.coalesce(aliases.c.unit, events.c.unit)
+        joined = events.outerjoin(aliases, aliases.c.alias == events.c.unit).join(
+            exposures,
+            and_(exposures.c.experiment_id == events.c.experiment_id, exposures.c.unit == unit),
+        )
+        condition = and_(events.c.experiment_id == experiment_id, events.c.flagged.is_(False), *analysed())
+        key = (exposures.c.variant, exposures.c.epoch, exposures.c.unit)
+        measured = {name: _as_number(name) for name in _MEASURES}
+        wide = (
+            select(
+                *key,
+                *(func.count(value).label(f"n_{name}") for name, value in measured.items()),
+                *(func.sum(value).label(f"s_{name}") for name, value in measured.items()),
+            )
+            .select_from(joined)
+            .where(condition)
+            .group_by(*key)
+            .cte("unit_totals")
+        )
+        parts: list[Select[Any]] = [
+            select(
+                literal(name).label("metric"),
+                wide.c.variant,
+                wide.c.epoch,
+                wide.c.unit,
+                cast(wide.c[f"n_{name}"], Float).label("n"),
+                cast(wide.c[f"s_{name}"], Float).label("s"),
+            ).where(wide.c[f"n_{name}"] > 0)
+            for name in _MEASURES
+        ]
+        each = self._each_metric()
+        parts.append(
+            select(
+                each.c.key.label("metric"),
+                *key,
+                cast(func.count(), Float).label("n"),
+                func.sum(cast(each.c.value, Float)).label("s"),
+            )
+            .select_from(joined.join(each, literal(value=True)))
+            .where(condition, events.c.metrics.is_not(None))
+            .group_by(each.c.key, *key)
+        )
+        return union_all(*parts).cte("metric_totals")
+
+    async def _metrics_of(self, version_id: str, *conditions: ColumnElement[bool]) -> PromptMetrics:
+        row = (await self._connection.execute(_totals_query().where(*conditions))).one()
+        return _metrics(version_id, row, await self._named_means(*conditions))
+
+    async def _named_means(self, *conditions: ColumnElement[bool]) -> dict[str, float]:
+        each = self._each_metric()
+        query = (
+            select(each.c.key, func.avg(cast(each.c.value, Float)))
+            .select_from(events.join(each, literal(value=True)))
+            .where(*conditions, events.c.metrics.is_not(None))
+            .group_by(each.c.key)
+            .order_by(each.c.key)
+        )
+        return {key: float(mean) for key, mean in (await self._connection.execute(query)).all()}
+
+    def _each_metric(self) -> Any:
+        """Return the rows (key, value) of an event's named metrics: the one thing that databases spell differently."""
+        if self._connection.dialect.name == "postgresql":
+            return func.jsonb_each_text(events.c.metrics).table_valued("key", "value").lateral()
+        return func.json_each(events.c.metrics).table_valued("key", "value")
+
+
+_MEASURES = ("success_rate", "response_time", "tokens", "cost", "rating")
+
+
+def _as_number(measure: str) -> ColumnElement[Any]:
+    if measure == "success_rate":
+        return case((events.c.success.is_(True), 1.0), (events.c.success.is_(False), 0.0))
+    return events.c[measure]
+
+
+def _within(
+    version_id: str, start_time: datetime | None, end_time: datetime | None
+) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [events.c.version_id == version_id]
+    if start_time is not None:
+        conditions.append(events.c.at >= start_time)
+    if end_time is not None:
+        conditions.append(events.c.at < end_time)
+    return conditions
+
+
+def _totals_query() -> Select[Any]:
+    return select(
+        func.count().filter(events.c.kind == "use").label("uses"),
+        func.count(events.c.success).label("outcomes"),
+        func.count().filter(events.c.success.is_(True)).label("successes"),
+        func.avg(events.c.response_time).label("response_time"),
+        func.avg(events.c.rating).label("rating"),
+        func.count(events.c.rating).label("ratings"),
+        func.avg(cast(events.c.tokens, Float)).label("mean_tokens"),
+        func.sum(events.c.tokens).label("tokens"),
+        func.sum(events.c.input_tokens).label("input_tokens"),
+        func.sum(events.c.cached_input_tokens).label("cached_input_tokens"),
+        func.sum(events.c.output_tokens).label("output_tokens"),
+        func.avg(events.c.cost).label("mean_cost"),
+        func.sum(events.c.cost).label("cost"),
+        func.min(events.c.at).label("first"),
+        func.max(events.c.at).label("last"),
+    )
+
+
+def _metrics(version_id: str, row: Row[Any], named: dict[str, float]) -> PromptMetrics:
+    return PromptMetrics(
+        version_id=version_id,
+        total_events=row.uses,
+        success_count=row.successes,
+        error_count=row.outcomes - row.successes,
+        success_rate=row.successes / row.outcomes if row.outcomes else 0.0,
+        avg_response_time=row.response_time or 0.0,
+        avg_rating=row.rating or 0.0,
+        rating_count=row.ratings,
+        avg_tokens=row.mean_tokens or 0.0,
+        total_tokens=int(row.tokens or 0),
+        input_tokens=int(row.input_tokens or 0),
+        cached_input_tokens=int(row.cached_input_tokens or 0),
+        output_tokens=int(row.output_tokens or 0),
+        avg_cost=row.mean_cost or 0.0,
+        total_cost=row.cost or 0.0,
+        metrics=named,
+        first_event_at=row.first,
+        last_event_at=row.last,
+    )
+
+
+def _record(row: Row[Any]) -> MetricEvent:
+    tokens = Tokens(
+        input=row.input_tokens,
+        cached_input=row.cached_input_tokens,
+        output=row.output_tokens,
+        total=row.tokens,
+    )
+    return MetricEvent(
+        event_id=str(uuid.UUID(bytes=row.event_id)),
+        kind=row.kind,
+        version_id=row.version_id,
+        success=row.success,
+        response_time=row.response_time,
+        tokens=tokens if tokens != Tokens() else None,
+        user_rating=row.rating,
+        cost=row.cost,
+        metrics=row.metrics or {},
+        metadata=row.metadata or {},
+        experiment_id=row.experiment_id,
+        variant=row.variant,
+        user_id=row.unit,
+        timestamp=row.at,
+        recorded_at=row.recorded_at,
+        flagged=row.flagged,
+    )

@@ -1,0 +1,191 @@
+"""A store on a database that SQLAlchemy speaks to: transactions, the snapshot, group commit.
+
+What a database does its own way (how to write a batch of events, and whether its connections may be used side by side)
+is in the subclasses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any, TypeVar
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from promptab.errors import StoreError, StoreUnavailableError
+from promptab.models import Exposure, MetricEvent
+from promptab.snapshot import Snapshot
+from promptab.stores import schema
+from promptab.stores.base import Transaction, Work
+from promptab.stores.driver_errors import translated
+from promptab.stores.group_commit import GroupCommit, Row
+from promptab.stores.picture import take_snapshot
+from promptab.stores.queries.deployments import DeploymentQueries
+from promptab.stores.queries.events import EventQueries
+from promptab.stores.queries.experiments import ExperimentQueries
+from promptab.stores.queries.exposures import ExposureQueries
+from promptab.stores.queries.versions import VersionQueries
+
+T = TypeVar("T")
+
+CHECK_SECONDS = 0.25
+"""How old a snapshot may be before the store is asked whether another process has changed something."""
+
+logger = logging.getLogger("promptab")
+
+
+class SqlStore(ABC):
+    """The parts of `promptab.stores.base.Store` that every database shares."""
+
+    shared = True
+
+    def __init__(self, engine: AsyncEngine, *, url: str, store_id: str) -> None:
+        self._engine = engine
+        self._url = url
+        self._store_id = store_id
+        self._queue = GroupCommit(self._commit_batch)
+        self._snapshot: Snapshot | None = None
+        self._outdated = True
+        self._confirmed_at = float("-inf")
+        self._asked_at = float("-inf")
+        self._refreshing = asyncio.Lock()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def store_id(self) -> str:
+        return self._store_id
+
+    async def read(self, work: Work[T]) -> T:
+        return await self._to_its_end(self._transact(work, writes=False))
+
+    async def write(self, work: Work[T]) -> T:
+        try:
+            return await self._to_its_end(self._transact(work, writes=True))
+        finally:
+            self._outdated = True
+
+    async def snapshot(self) -> Snapshot:
+        current = self._snapshot
+        if current is not None and not self._due():
+            return current
+        async with self._refreshing:
+            if self._snapshot is not None and not self._due():
+                return self._snapshot
+            return await self._refresh()
+
+    def snapshot_age(self) -> float:
+        return time.monotonic() - self._confirmed_at
+
+    async def record(self, event: MetricEvent) -> None:
+        await self._queue.submit(event)
+
+    def enqueue(self, exposure: Exposure) -> None:
+        self._queue.enqueue(exposure)
+
+    async def keep(self, exposure: Exposure) -> Exposure:
+        await self._queue.flush()
+
+        async def work(tx: Transaction) -> Exposure:
+            return await tx.exposures.keep(exposure)
+
+        return await self._to_its_end(self._transact(work, writes=True, changes_snapshot=False))
+
+    async def flush(self) -> None:
+        await self._queue.flush()
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._queue.close()
+        if self._running:
+            await asyncio.gather(*self._running, return_exceptions=True)
+        await self._release()
+        await self._engine.dispose()
+
+    @abstractmethod
+    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[str]:
+        """Write the rows in one transaction; return the ids of events that are there with other content."""
+
+    async def _release(self) -> None:  # noqa: B027 - most databases have nothing beside the engine to give back
+        """Give back what the subclass holds beside the engine."""
+
+    def _turn(self) -> AbstractAsyncContextManager[Any]:
+        """Return what a transaction holds while it runs; nothing where connections are independent."""
+        return nullcontext()
+
+    @asynccontextmanager
+    async def _connection(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        async with self._turn():
+            with translated(self._url):
+                async with self._engine.connect() as connection:
+                    await connection.execution_options(promptab_writes=writes)
+                    async with connection.begin():
+                        yield connection
+
+    async def _transact(self, work: Work[T], *, writes: bool, changes_snapshot: bool = True) -> T:
+        async with self._connection(writes=writes) as connection:
+            if writes and changes_snapshot:
+                # first, so that the writers of a database with finer locks wait for one another here
+                await connection.execute(update(schema.store).values(revision=schema.store.c.revision + 1))
+            return await work(_transaction(connection))
+
+    def _due(self) -> bool:
+        return self._outdated or (self.shared and time.monotonic() - self._asked_at > CHECK_SECONDS)
+
+    async def _refresh(self) -> Snapshot:
+        self._asked_at = asked_at = time.monotonic()
+        self._outdated = False
+        try:
+            snapshot = await self._to_its_end(self._take_snapshot())
+        except StoreError as error:
+            if self._snapshot is None:
+                self._outdated = True
+                raise
+            logger.warning("serving from a snapshot that is %.1f s old: %s", self.snapshot_age(), error)
+            return self._snapshot
+        self._confirmed_at = asked_at
+        self._snapshot = snapshot
+        return snapshot
+
+    async def _take_snapshot(self) -> Snapshot:
+        async with self._connection(writes=False) as connection:
+            revision = (await connection.execute(select(schema.store.c.revision))).scalar_one()
+            if self._snapshot is not None and self._snapshot.revision == revision:
+                return self._snapshot
+            return await take_snapshot(_transaction(connection), store_id=self._store_id, revision=revision)
+
+    async def _to_its_end(self, transaction: Coroutine[Any, Any, T]) -> T:
+        """Await it so that a cancelled caller leaves at once, and the transaction still commits or rolls back."""
+        if self._closed:
+            transaction.close()
+            raise StoreUnavailableError(f"{self._url}: the store is closed; open it again")
+        task = asyncio.get_running_loop().create_task(transaction)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # a caller that was cancelled does not collect it
+
+
+def _transaction(connection: AsyncConnection) -> Transaction:
+    return Transaction(
+        versions=VersionQueries(connection),
+        deployments=DeploymentQueries(connection),
+        experiments=ExperimentQueries(connection),
+        exposures=ExposureQueries(connection),
+        events=EventQueries(connection),
+    )

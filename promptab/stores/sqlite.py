@@ -1,0 +1,120 @@
+"""SQLite, in a file or in memory.
+
+A file is in WAL mode: readers never wait for the writer. Every writing transaction begins IMMEDIATE, since a plain BEGIN
+that reads before it writes fails at once when another process has written in between. Events go through a connection
+and a thread of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from promptab.stores.driver_errors import translated
+from promptab.stores.event_batch import write_batch
+from promptab.stores.group_commit import Row
+from promptab.stores.sql import SqlStore
+
+BUSY_SECONDS = 5.0
+"""How long a writer waits for another one before it gives up."""
+
+
+def file_engine(path: str) -> AsyncEngine:
+    return _with_begin(
+        create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+    )
+
+
+def memory_engine() -> AsyncEngine:
+    return _with_begin(create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool))
+
+
+class SqliteFileStore(SqlStore):
+    def __init__(self, engine: AsyncEngine, *, path: str, url: str, store_id: str) -> None:
+        super().__init__(engine, url=url, store_id=store_id)
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptab-events")
+        self._driver: sqlite3.Connection | None = None
+
+    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[str]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._commit_in_thread, rows)
+
+    def _commit_in_thread(self, rows: Sequence[Row]) -> frozenset[str]:
+        with translated(self._url):
+            if self._driver is None:
+                self._driver = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
+                self._driver.execute("PRAGMA synchronous = NORMAL")
+                self._driver.execute("PRAGMA foreign_keys = ON")
+            cursor = self._driver.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                conflicts = write_batch(cursor, rows)
+                cursor.execute("COMMIT")
+            except BaseException:
+                # after a full disk or an I/O error SQLite may have rolled back by itself
+                if self._driver.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+            finally:
+                cursor.close()
+        return conflicts
+
+    async def _release(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_driver)
+        self._thread.shutdown(wait=False)
+
+    def _close_driver(self) -> None:
+        if self._driver is not None:
+            self._driver.close()
+            self._driver = None
+
+
+class SqliteMemoryStore(SqlStore):
+    """One connection, so one transaction at a time; gone when it is closed."""
+
+    shared = False
+
+    def __init__(self, engine: AsyncEngine, *, url: str, store_id: str) -> None:
+        super().__init__(engine, url=url, store_id=store_id)
+        self._one_at_a_time = asyncio.Lock()
+
+    def _turn(self) -> AbstractAsyncContextManager[Any]:
+        return self._one_at_a_time
+
+    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[str]:
+        def write(connection: Connection) -> frozenset[str]:
+            cursor = connection.connection.cursor()
+            try:
+                return write_batch(cursor, rows)
+            finally:
+                cursor.close()
+
+        async with self._connection(writes=True) as connection:
+            return await connection.run_sync(write)
+
+
+def _with_begin(engine: AsyncEngine) -> AsyncEngine:
+    """Let SQLAlchemy say BEGIN itself: the driver's own begins are too late, and never IMMEDIATE."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("promptab_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -1,0 +1,78 @@
+"""Variables as templates see them: plain data, copied, so that no template ever touches an object of the
+caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, time
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+
+from promptab.errors import VariableError
+from promptab.templates.limits import Limits
+
+
+def plain(name: str, value: Any, limits: Limits) -> Any:
+    """Return a copy made of None, bool, int, float, str, list and dict with text keys.
+
+    Tuples become lists, dates and times their ISO 8601 text, pydantic models what their JSON holds, and
+    subclasses (a `StrEnum`, an `OrderedDict`) what they are built on. Anything else, a number that is not
+    finite, an integer of more than `int_bits`, deeper nesting or more items than `limits` allow:
+    `VariableError`.
+    """
+    return _Copy(name, limits).of(value, limits.value_depth, "")
+
+
+class _Copy:
+    """One walk over one variable; counts the items."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.name = name
+        self.limits = limits
+        self.items = 0
+
+    def of(self, value: Any, depth: int, path: str) -> Any:  # noqa: PLR0911 - one kind of value a line
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, int):
+            if value.bit_length() > self.limits.int_bits:
+                self._refuse(path, f"is an integer of more than {self.limits.int_bits} bits; pass it as text")
+            return int.__int__(value)
+        if isinstance(value, float):
+            if value - value != 0:
+                self._refuse(path, "is not a finite number; pass None or a text")
+            return float.__float__(value)
+        if isinstance(value, date | time):
+            return value.isoformat()
+        if isinstance(value, BaseModel):
+            return self.of(value.model_dump(mode="json"), depth, path)
+        if not isinstance(value, Mapping | list | tuple):
+            kind = type(value).__name__
+            self._refuse(path, f"is of type {kind}; pass JSON-like data, a date or a pydantic model")
+        return self._container(value, depth, path)
+
+    def _container(
+        self, value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], depth: int, path: str
+    ) -> Any:
+        if depth <= 0:
+            self._refuse(path, f"nests more than {self.limits.value_depth} deep")
+        self.items += len(value)
+        if self.items > self.limits.value_items:
+            self._refuse("", f"has more than {self.limits.value_items} items and members")
+        if isinstance(value, Mapping):
+            return {
+                self._key(key, path): self.of(item, depth - 1, f"{path}.{key}") for key, item in value.items()
+            }
+        return [self.of(item, depth - 1, f"{path}[{index}]") for index, item in enumerate(value)]
+
+    def _key(self, key: Any, path: str) -> str:
+        if not isinstance(key, str):
+            self._refuse(path, f"has the key {key!r}; the keys of an object are texts")
+        return str.__str__(key)
+
+    def _refuse(self, path: str, problem: str) -> NoReturn:
+        raise VariableError(self.name, f"variable {self.name}{path} {problem}")
