@@ -23,10 +23,11 @@ class Assigning(Managed):
     async def get_variant_for_user(
         self, experiment: str, user_id: str | int, attributes: Mapping[str, Any] | None = None
     ) -> str | None:
-        """Return the version string that the user gets (the variant's key where it serves a configuration alone).
+        """Return the version string that the user gets (the variant's key where it serves a configuration
+        alone).
 
-        None where the user is not in the experiment, or it is not running; `assign` says why. `experiment` is an id, or the
-        name of the one running experiment.
+        None where the user is not in the experiment, or it is not running; `assign` says why. `experiment` is
+        an id, or the name of the one running experiment.
         """
         assignment = await self.assign(experiment, user_id, attributes=attributes)
         return assignment.version or assignment.variant
@@ -40,10 +41,12 @@ class Assigning(Managed):
         features: Mapping[str, Any] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> Assignment:
-        """Return the variant of a unit with its configuration and the reason; the exposure is written soon after.
+        """Return the variant of a unit with its configuration and the reason; the exposure is written soon
+        after.
 
-        Which argument is the unit depends on the experiment: the user, or the session where there is no user; the session;
-        the request (each call a new one); or the features. `attributes` are what targeting looks at.
+        Which argument is the unit depends on the experiment: the user, or the session where there is no user;
+        the session; the request (each call a new one); or the features. `attributes` are what targeting looks
+        at.
 
         Raises `NotFoundError`, and `StateError` where several experiments have that name.
         """
@@ -101,7 +104,9 @@ class Assigning(Managed):
         return await store.read(work)
 
     async def get_experiment_assignments(self, experiment: str) -> dict[str, str]:
-        """Return unit -> variant key for every exposed unit, in the order of first exposure; empty if unknown."""
+        """Return unit -> variant key for every exposed unit, in the order of first exposure; empty if
+        unknown.
+        """
         store, found = await self._flushed(experiment)
         if found is None:
             return {}
@@ -128,8 +133,9 @@ class Assigning(Managed):
     async def alias(self, session_id: str, user_id: str | int) -> None:
         """Say that an anonymous session is this user: the variants of the session's first exposures are kept.
 
-        The two are one unit from now on, with the events of both. A user who was exposed before keeps the user's own
-        variant; telling it again changes nothing. Raises `StateError` where the session is somebody else.
+        The two are one unit from now on, with the events of both. A user who was exposed before keeps the
+        user's own variant; telling it again changes nothing. Raises `StateError` where the session is
+        somebody else.
         """
         session, unit = session_unit(session_id), check_unit("user_id", user_id)
         store = await self._store()
@@ -200,7 +206,9 @@ def unit_of(
 async def _kept(
     store: Store, lookup: Lookup, live: LiveExperiment, attributes: Mapping[str, Any], now: datetime
 ) -> Assignment:
-    """Ask the store for a variant from before; write the fresh one where there is none, unless another was faster."""
+    """Ask the store for a variant from before; write the fresh one where there is none, unless another was
+    faster.
+    """
     fresh = lookup.fresh
     assert fresh.unit is not None  # noqa: S101 - a look-up is only ever made for a unit
     experiment_id, unit = fresh.experiment_id, fresh.unit

@@ -70,7 +70,9 @@ def check_text(field: str, value: object, *, limit: int = MAX_TEXT_CHARS) -> str
 
 
 def check_unit(field: str, value: object) -> str:
-    """Ids of units: text as it is, an integer as its decimal digits (so 1 and "1" are one unit); nothing else."""
+    """Ids of units: text as it is, an integer as its decimal digits (so 1 and "1" are one unit); nothing
+    else.
+    """
     bound = f"a text of 1 to {MAX_UNIT_CHARS} characters, or an integer"
     if isinstance(value, int) and not isinstance(value, bool):
         value = (
@@ -97,7 +99,9 @@ def check_uuid(field: str, value: object) -> str:
 def check_number(
     field: str, value: object, *, low: float = -math.inf, high: float = math.inf, above: float | None = None
 ) -> float:
-    """A finite number in [low, high], and greater than `above` where that is given. Booleans are not numbers here."""
+    """A finite number in [low, high], and greater than `above` where that is given. Booleans are not numbers
+    here.
+    """
     bound = _number_bound(low, high, above)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidInputError(field, value, bound)
@@ -126,7 +130,9 @@ def check_share(field: str, value: object) -> float:
 
 
 def check_json_object(field: str, value: object, *, limit: int = MAX_JSON_CHARS) -> dict[str, Any]:
-    """A JSON object: finite numbers, text keys, no control characters but line breaks and tabs; returned as a copy."""
+    """A JSON object: finite numbers, text keys, no control characters but line breaks and tabs; returned as a
+    copy.
+    """
     if not isinstance(value, Mapping):
         raise InvalidInputError(field, value, "a JSON object (a dict with text keys)")
     copied = _checked_json(field, value, depth=0)
@@ -152,6 +158,20 @@ def check_time(field: str, value: object) -> datetime:
 def _checked_json(field: str, value: object, *, depth: int) -> Any:
     if depth > MAX_JSON_DEPTH:
         raise InvalidInputError(field, "deeper nesting", f"nested at most {MAX_JSON_DEPTH} deep")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidInputError(field, key, "a JSON object with text keys")
+            _refuse_control(field, key, allowed="")
+        return {
+            str(key): _checked_json(f"{field}.{key}", item, depth=depth + 1) for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_checked_json(f"{field}[{index}]", item, depth=depth + 1) for index, item in enumerate(value)]
+    return _checked_scalar(field, value)
+
+
+def _checked_scalar(field: str, value: object) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -164,17 +184,7 @@ def _checked_json(field: str, value: object, *, depth: int) -> Any:
         return check_number(field, value)
     if isinstance(value, str):
         _refuse_control(field, value, allowed="\n\r\t")
-        return str(value)
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise InvalidInputError(field, key, "a JSON object with text keys")
-            _refuse_control(field, key, allowed="")
-        return {
-            str(key): _checked_json(f"{field}.{key}", item, depth=depth + 1) for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_checked_json(f"{field}[{index}]", item, depth=depth + 1) for index, item in enumerate(value)]
+        return str.__str__(value)  # the text itself, also of a member of a text enumeration
     raise InvalidInputError(field, value, "JSON (null, boolean, number, text, list or object)")
 
 

@@ -1,4 +1,6 @@
-"""What one request was given: the exact version, why, and the means to render it and to record what came of it."""
+"""What one request was given: the exact version, why, and the means to render it and to record what came of
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ class Choice:
     version: PromptVersion | None
     """None only where an experiment's variant serves a configuration and no version."""
     source: Source
-    """How it was chosen: by a pinned number, a range or tag, an environment, an experiment, an override, or by the
-    experiment's default because the unit is not in it (`excluded`)."""
+    """How it was chosen: by a pinned number, a range or tag, an environment, an experiment, an override, or
+    by the experiment's default because the unit is not in it (`excluded`).
+    """
     reason: str
     experiment_id: str | None
     variant: str | None
@@ -50,12 +53,16 @@ class Choice:
     def render(self, /, **variables: Any) -> str:
         """Return the text. Raises `VariableError` for a missing, unknown or ill-typed variable.
 
-        A list of messages is rendered by `messages`, since its roles are structure and would be lost in a text.
+        A list of messages is rendered by `messages`, since its roles are structure and would be lost in a
+        text.
         """
         compiled = self._renderable()
         if self.version is not None and self.version.messages:
             raise InvalidInputError(
-                "prompt_type", self.prompt_type.value, "a text prompt", "render a list of messages with messages(...)"
+                "prompt_type",
+                self.prompt_type.value,
+                "a text prompt",
+                "render a list of messages with messages(...)",
             )
         return compiled.text(variables)
 
@@ -65,7 +72,7 @@ class Choice:
 
     async def record(
         self,
-        success: bool | None = None,
+        success: bool | None = None,  # noqa: FBT001 - the second thing everyone says of a call
         response_time: float | None = None,
         tokens: TokensInput = None,
         user_rating: float | None = None,
@@ -76,7 +83,9 @@ class Choice:
         event_id: str | None = None,
         timestamp: datetime | None = None,
     ) -> MetricEvent:
-        """Record what came of it, as `MetricsCollector.record_event` does; version, experiment and unit are known."""
+        """Record what came of it, as `MetricsCollector.record_event` does; version, experiment and unit are
+        known.
+        """
         return await self._collector.record_event(
             None if self.version is None else self.version.version_id,
             success,
@@ -96,6 +105,9 @@ class Choice:
     def _renderable(self) -> CompiledPrompt:
         if self._compiled is None:
             raise InvalidInputError(
-                "prompt_type", self.prompt_type.value, "a prompt with a template", "a configuration is read from .config"
+                "prompt_type",
+                self.prompt_type.value,
+                "a prompt with a template",
+                "a configuration is read from .config",
             )
         return self._compiled

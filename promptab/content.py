@@ -79,8 +79,9 @@ def sources(
 ) -> tuple[MessageTemplate, ...]:
     if not prompt_type.has_template:
         return ()
-    role = "system" if prompt_type == PromptType.SYSTEM else "user"
-    return messages or (MessageTemplate(role=role, content=template),)
+    if messages:
+        return messages
+    return (MessageTemplate(role="system" if prompt_type == PromptType.SYSTEM else "user", content=template),)
 
 
 def parse_reference(reference: str, *, template: str) -> Reference:
@@ -161,7 +162,7 @@ def _check_template(
             raise InvalidInputError("template", template, "a text or a list of messages")
         _check_storable(template)
         return template, ()
-    if not isinstance(template, Sequence) or not template:
+    if template is None or not template:
         raise InvalidInputError("template", template, "a text or a list of messages with role and content")
     messages = tuple(_check_message(index, message) for index, message in enumerate(template))
     if prompt_type != PromptType.MESSAGE:
@@ -171,7 +172,7 @@ def _check_template(
     return "", messages
 
 
-def _check_message(index: int, message: MessageTemplate | Mapping[str, str]) -> MessageTemplate:
+def _check_message(index: int, message: object) -> MessageTemplate:
     if not isinstance(message, MessageTemplate):
         try:
             message = MessageTemplate.model_validate(message)

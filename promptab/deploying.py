@@ -49,9 +49,10 @@ class Deploying(Managed):
     ) -> Deployment:
         """Make a version live in an environment, and append to its history.
 
-        The move is conditional on what is live: on `expected` (a version_id, a version number, or None for nothing), else
-        on what was live when this call began; `ConflictError` where that has changed. Promoting what is live already
-        changes nothing and returns the entry that made it live. What was live before becomes `active`.
+        The move is conditional on what is live: on `expected` (a version_id, a version number, or None for
+        nothing), else on what was live when this call began; `ConflictError` where that has changed.
+        Promoting what is live already changes nothing and returns the entry that made it live. What was live
+        before becomes `active`.
 
         Raises `NotFoundError`, and `StateError` for an archived version.
         """
@@ -95,10 +96,11 @@ class Deploying(Managed):
     ) -> Deployment | None:
         """Take an environment back to what was live before, and deprecate what is live now.
 
-        Repeated, it walks back through the history (C, then B, then A), never to a version that a rollback left unless
-        that was promoted again; versions that are gone or archived are passed over. With `expected` (a version_id or a
-        number) it does nothing and returns None when something else is live, so that a script is safe to run twice.
-        Running experiments that serve the version left are paused, so that nobody gets it from there.
+        Repeated, it walks back through the history (C, then B, then A), never to a version that a rollback
+        left unless that was promoted again; versions that are gone or archived are passed over. With
+        `expected` (a version_id or a number) it does nothing and returns None when something else is live, so
+        that a script is safe to run twice. Running experiments that serve the version left are paused, so
+        that nobody gets it from there.
 
         Raises `StateError` where there is nothing to go back to.
         """
@@ -154,7 +156,9 @@ class Deploying(Managed):
     async def deployed_at(
         self, name: str, prompt_type: str, time: datetime, environment: str = "production"
     ) -> PromptVersion | None:
-        """Return the version that was live at that time; None where nothing was, or where it was deleted since."""
+        """Return the version that was live at that time; None where nothing was, or where it was deleted
+        since.
+        """
         when = check_time("time", time)
         move = deployed_at(await self.deployments(name, prompt_type, environment), when)
         if move is None or move.version_id is None:

@@ -47,8 +47,8 @@ def diff_versions(
 ) -> VersionDiff:
     """Compare two versions. The compiled prompts are None for models and configurations.
 
-    Graded as design 5 says: a required variable added, removed or retyped, or a narrowed output schema, is major; an
-    optional variable, a model or a configuration is minor; prose alone is patch.
+    Graded as design 5 says: a required variable added, removed or retyped, or a narrowed output schema, is
+    major; an optional variable, a model or a configuration is minor; prose alone is patch.
     """
     old, new = _Variables(before, before_compiled), _Variables(after, after_compiled)
     added, removed = sorted(new.all - old.all), sorted(old.all - new.all)
@@ -149,8 +149,8 @@ def _changes(before: Json, after: Json, path: str = "") -> dict[str, tuple[Any, 
 def _narrowings(before: Json | None, after: Json | None) -> list[str]:
     """Return in what way readers of the old output could be disappointed by the new one.
 
-    Only what readers rely on is looked at: properties and types that are gone, and fewer allowed values. Whatever cannot
-    be told apart from a narrowing counts as one.
+    Only what readers rely on is looked at: properties and types that are gone, and fewer allowed values.
+    Whatever cannot be told apart from a narrowing counts as one.
     """
     if before is None:
         return []
@@ -173,7 +173,7 @@ def _schema_narrowings(before: Json, after: Json, place: str) -> list[str]:
     old_properties, new_properties = before.get("properties") or {}, after.get("properties") or {}
     for name in sorted(old_properties):
         if name not in new_properties:
-            found.append(f"{place}.{name}: property removed")
+            found += [f"{place}.{name}: property removed"]
         elif isinstance(old_properties[name], Mapping) and isinstance(new_properties[name], Mapping):
             found.extend(_schema_narrowings(old_properties[name], new_properties[name], f"{place}.{name}"))
     for name in sorted(set(before.get("required") or ()) - set(after.get("required") or ())):

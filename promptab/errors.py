@@ -14,7 +14,8 @@
     │   └── StoreVersionError               it belongs to a newer promptab, or to another application
     └── MissingExtraError (ImportError)     an optional package is not installed
 
-A caller that wants to retry catches `ConflictError` and `StoreUnavailableError`; nothing else changes by trying again.
+A caller that wants to retry catches `ConflictError` and `StoreUnavailableError`; nothing else changes by
+trying again.
 """
 
 from __future__ import annotations

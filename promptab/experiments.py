@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, get_args
+from typing import Any
 
-from promptab.allocation import AllocationMap, allocate, new_salt, normalise, reallocate
+from promptab.allocation import new_salt, normalise
 from promptab.assigning import Assigning, find_experiment
 from promptab.checks import (
     check_json_object,
@@ -19,9 +19,19 @@ from promptab.checks import (
     check_unit,
 )
 from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.experiment_rules import (
+    check_key,
+    check_schedule,
+    check_split,
+    check_unit_kind,
+    check_variants,
+    check_where,
+    first_epoch,
+    next_epoch,
+    prompt_of,
+)
 from promptab.lifecycle import check_experiment_transition
 from promptab.models import (
-    Epoch,
     ExperimentStatus,
     PromptExperiment,
     PromptType,
@@ -29,10 +39,11 @@ from promptab.models import (
     UnitKind,
 )
 from promptab.stores.base import Transaction
-from promptab.templates import compile_condition
 
 LEAD_SECONDS = 2.0
-"""How far ahead a change of weights takes effect where other processes share the store, so that all know it in time."""
+"""How far ahead a change of weights takes effect where other processes share the store, so that all know it
+in time.
+"""
 
 _ENDED = frozenset({ExperimentStatus.COMPLETED, ExperimentStatus.STOPPED})
 
@@ -66,13 +77,14 @@ class ABTestManager(Assigning):
     ) -> PromptExperiment:
         """Create an experiment over at least two variants, running unless `status` says `draft`.
 
-        `name` is also the prompt's, unless `prompt_name` names another. Weights are relative; `traffic_split` (variant key ->
-        weight) goes before the variants' own. The first variant is the control unless `control` names another. `traffic` is
-        the share of units enrolled; `where` a condition over attributes; experiments of one `layer` (by default those
-        on one prompt) never share a unit; `holdout` names a share of units kept out, made with `set_holdout`.
-        `starts_at` and `ends_at` schedule serving.
+        `name` is also the prompt's, unless `prompt_name` names another. Weights are relative; `traffic_split`
+        (variant key -> weight) goes before the variants' own. The first variant is the control unless
+        `control` names another. `traffic` is the share of units enrolled; `where` a condition over
+        attributes; experiments of one `layer` (by default those on one prompt) never share a unit; `holdout`
+        names a share of units kept out, made with `set_holdout`. `starts_at` and `ends_at` schedule serving.
 
-        Raises `InvalidInputError`, and `NotFoundError` when it is to run and the prompt lacks a variant's version.
+        Raises `InvalidInputError`, and `NotFoundError` when it is to run and the prompt lacks a variant's
+        version.
         """
         status = ExperimentStatus.parse(status)
         if status not in {ExperimentStatus.DRAFT, ExperimentStatus.RUNNING}:
@@ -81,10 +93,10 @@ class ABTestManager(Assigning):
             )
         kind = PromptType.parse(prompt_type)
         label = check_label("name", name)
-        prompt = _prompt_of(label, prompt_name)
-        arms = _check_variants(variants)
+        prompt = prompt_of(label, prompt_name)
+        arms = check_variants(variants)
         keys = [variant.key for variant in arms]
-        weights = _check_split(traffic_split, arms)
+        weights = check_split(traffic_split, arms)
         now = self._clock()
         experiment = PromptExperiment(
             experiment_id=str(uuid.uuid4()),
@@ -92,18 +104,18 @@ class ABTestManager(Assigning):
             prompt_type=kind,
             prompt_name=prompt,
             variants=arms,
-            control=_check_key("control", keys[0] if control is None else control, keys),
+            control=check_key("control", keys[0] if control is None else control, keys),
             traffic_split=weights,
             status=ExperimentStatus.DRAFT,
             traffic=check_share("traffic", traffic),
             peak_traffic=traffic,
-            unit=_check_unit_kind(unit),
+            unit=check_unit_kind(unit),
             sticky=sticky,
-            where=_check_where(where),
+            where=check_where(where),
             layer=check_label("layer", layer or f"{kind}/{prompt or label}"),
             holdout=None if holdout is None else check_label("holdout", holdout),
             overrides={
-                check_unit("overrides", shown): _check_key(f"overrides[{shown}]", key, keys)
+                check_unit("overrides", shown): check_key(f"overrides[{shown}]", key, keys)
                 for shown, key in (overrides or {}).items()
             },
             primary_metric=check_name("primary_metric", primary_metric),
@@ -115,7 +127,7 @@ class ABTestManager(Assigning):
             created_at=now,
             created_by=None if created_by is None else check_label("created_by", created_by),
         )
-        _check_schedule(experiment, now)
+        check_schedule(experiment, now)
 
         async def work(tx: Transaction) -> PromptExperiment:
             await _check_holdout(tx, experiment)
@@ -153,8 +165,8 @@ class ABTestManager(Assigning):
     ) -> PromptExperiment:
         """Change the status as the table allows; the present status again changes nothing.
 
-        `paused`, `completed` and `stopped` end serving to all units at once. `winner` is a variant's key, and goes with
-        `completed`. Raises `NotFoundError` and `StateError`.
+        `paused`, `completed` and `stopped` end serving to all units at once. `winner` is a variant's key, and
+        goes with `completed`. Raises `NotFoundError` and `StateError`.
         """
         status = ExperimentStatus.parse(status)
         found = await find_experiment(await self._store(), experiment)
@@ -163,7 +175,7 @@ class ABTestManager(Assigning):
                 raise InvalidInputError(
                     "winner", winner, f"given for the status {status}", "only completed has a winner"
                 )
-            _check_key("winner", winner, [variant.key for variant in found.variants])
+            check_key("winner", winner, [variant.key for variant in found.variants])
         now = self._clock()
 
         async def work(tx: Transaction) -> PromptExperiment:
@@ -209,9 +221,9 @@ class ABTestManager(Assigning):
     ) -> PromptExperiment:
         """Change the weights; every variant is named, zero stops new units. Units keep the variant they have.
 
-        The new map moves the least measure that the new weights allow. It takes effect `lead_seconds` from now, by default
-        2 where other processes may share the store and at once where none can. `evict=True` deals the units of
-        variants with weight zero anew.
+        The new map moves the least measure that the new weights allow. It takes effect `lead_seconds` from
+        now, by default 2 where other processes may share the store and at once where none can. `evict=True`
+        deals the units of variants with weight zero anew.
 
         Raises `NotFoundError`, and `StateError` where the experiment has ended.
         """
@@ -219,7 +231,7 @@ class ABTestManager(Assigning):
         found = await find_experiment(store, experiment)
         keys = [variant.key for variant in found.variants]
         for key in weights:
-            _check_key("weights", key, keys)
+            check_key("weights", key, keys)
         if missing := [key for key in keys if key not in weights]:
             raise InvalidInputError(
                 "weights", missing[0], "among the weights", "name every variant; zero stops new units"
@@ -240,7 +252,7 @@ class ABTestManager(Assigning):
             changed = current.model_copy(update={"traffic_split": shares})
             if current.started_at is not None:
                 await tx.experiments.add_epoch(
-                    _next_epoch(
+                    next_epoch(
                         await tx.experiments.epochs_of(current.experiment_id),
                         shares,
                         evict=evict,
@@ -253,7 +265,9 @@ class ABTestManager(Assigning):
         return await store.write(work)
 
     async def update_traffic(self, experiment: str, traffic: float) -> PromptExperiment:
-        """Change the share of units that are enrolled. Nobody is dealt anew, and enrolled units stay enrolled."""
+        """Change the share of units that are enrolled. Nobody is dealt anew, and enrolled units stay
+        enrolled.
+        """
         share = check_share("traffic", traffic)
         store = await self._store()
         found = await find_experiment(store, experiment)
@@ -279,7 +293,7 @@ class ABTestManager(Assigning):
         shown = check_unit("user_id", user_id)
         found = await find_experiment(await self._store(), experiment)
         if variant is not None:
-            _check_key("variant", variant, [v.key for v in found.variants])
+            check_key("variant", variant, [v.key for v in found.variants])
 
         async def work(tx: Transaction) -> PromptExperiment:
             current = await _reread(tx, found)
@@ -293,7 +307,9 @@ class ABTestManager(Assigning):
         return await (await self._store()).write(work)
 
     async def set_holdout(self, name: str, share: float) -> None:
-        """Keep a share of units out of all experiments that name this holdout. A larger share only adds units."""
+        """Keep a share of units out of all experiments that name this holdout. A larger share only adds
+        units.
+        """
         label, part = check_label("name", name), check_share("share", share)
 
         async def work(tx: Transaction) -> None:
@@ -342,104 +358,8 @@ async def _started(tx: Transaction, experiment: PromptExperiment, now: datetime)
         }
     )
     await tx.experiments.replace(running)
-    await tx.experiments.add_epoch(
-        Epoch(
-            experiment_id=experiment.experiment_id,
-            number=1,
-            starts_at=now,
-            weights=experiment.traffic_split,
-            segments=allocate(experiment.traffic_split).to_json(),
-        )
-    )
+    await tx.experiments.add_epoch(first_epoch(experiment, now))
     return running
-
-
-def _next_epoch(
-    epochs: Sequence[Epoch], shares: Mapping[str, float], *, evict: bool, starts_at: datetime
-) -> Epoch:
-    last = epochs[-1]
-    empty = {key for key, share in shares.items() if share == 0.0}
-    return Epoch(
-        experiment_id=last.experiment_id,
-        number=last.number + 1,
-        starts_at=max(starts_at, last.starts_at),
-        weights=shares,
-        segments=reallocate(AllocationMap.from_json(last.segments), shares).to_json(),
-        evicted=tuple(sorted(empty if evict else empty & set(last.evicted))),
-    )
-
-
-def _prompt_of(name: str, prompt_name: str | None) -> str | None:
-    """Return the prompt that the variants' versions belong to; a name that no prompt can have names none."""
-    if prompt_name is not None:
-        return check_name("prompt_name", prompt_name)
-    try:
-        return check_name("name", name)
-    except InvalidInputError:
-        return None
-
-
-def _check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> tuple[PromptVariant, ...]:
-    arms = tuple(v if isinstance(v, PromptVariant) else _variant_of(v) for v in variants)
-    if len(arms) < 2:
-        raise InvalidInputError(
-            "variants", len(arms), "at least two variants", "an experiment compares something"
-        )
-    keys = [variant.key for variant in arms]
-    if repeated := next((key for key in keys if keys.count(key) > 1), None):
-        raise InvalidInputError(
-            "variants", repeated, "used once", "give variants of the same version keys of their own"
-        )
-    return arms
-
-
-def _variant_of(fields: Mapping[str, Any]) -> PromptVariant:
-    try:
-        return PromptVariant(**fields)
-    except TypeError as error:
-        raise InvalidInputError(
-            "variants",
-            dict(fields),
-            "a variant",
-            f"its fields are version, weight, description, key, config, metadata ({error})",
-        ) from None
-
-
-def _check_split(split: Mapping[str, float] | None, arms: Sequence[PromptVariant]) -> dict[str, float]:
-    keys = [variant.key for variant in arms]
-    if split is None:
-        return normalise({variant.key: variant.weight for variant in arms}, positive=True)
-    for key in split:
-        _check_key("traffic_split", key, keys)
-    if missing := [key for key in keys if key not in split]:
-        raise InvalidInputError("traffic_split", missing[0], "given a weight", "name every variant")
-    return normalise({key: split[key] for key in keys}, positive=True)
-
-
-def _check_key(field: str, key: str, keys: Sequence[str]) -> str:
-    if key not in keys:
-        raise InvalidInputError(field, key, f"one of the variants {', '.join(keys)}")
-    return key
-
-
-def _check_unit_kind(unit: str) -> UnitKind:
-    for kind in get_args(UnitKind):
-        if unit == kind:
-            return kind  # type: ignore[no-any-return]
-    raise InvalidInputError("unit", unit, f"one of {', '.join(get_args(UnitKind))}")
-
-
-def _check_where(where: str | None) -> str | None:
-    if where is not None:
-        compile_condition(where)
-    return where
-
-
-def _check_schedule(experiment: PromptExperiment, now: datetime) -> None:
-    if experiment.ends_at is not None and experiment.ends_at <= max(experiment.starts_at or now, now):
-        raise InvalidInputError(
-            "ends_at", experiment.ends_at.isoformat(), "later than its start and than now"
-        )
 
 
 async def _check_holdout(tx: Transaction, experiment: PromptExperiment) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from promptab.analysis import Comparison
 from promptab.assigning import unit_of
@@ -52,9 +52,10 @@ class Lab:
     ) -> Choice:
         """Return what this request is served, and why.
 
-        `version` (a number, range, tag or `latest`) and `environment` are taken at their word. Without them the running
-        experiment on the prompt that the unit is in decides; then what is in production; then the latest active version.
-        A unit that an experiment leaves out gets production, or the control where nothing is in production.
+        `version` (a number, range, tag or `latest`) and `environment` are taken at their word. Without them
+        the running experiment on the prompt that the unit is in decides; then what is in production; then the
+        latest active version. A unit that an experiment leaves out gets production, or the control where
+        nothing is in production.
 
         Raises `NotFoundError` where there is nothing to serve.
         """
@@ -77,7 +78,7 @@ class Lab:
         """Write what is queued and close the store. A second time does nothing."""
         await self.store.close()
 
-    async def __aenter__(self) -> Lab:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -105,7 +106,9 @@ class Lab:
             version = _variant_version(snapshot, live, assignment)
             if version is not None or assignment.version is None:
                 return _assigned(live, assignment, version)
-            left_out.append((live, f"version {assignment.version} of variant {assignment.variant} does not exist"))
+            left_out.append(
+                (live, f"version {assignment.version} of variant {assignment.variant} does not exist")
+            )
         return _default(snapshot, kind, name, left_out)
 
     async def _pinned(self, snapshot: Snapshot, kind: PromptType, name: str, version: str) -> Choice:
@@ -168,7 +171,9 @@ class _Pick(NamedTuple):
 
 
 class Opening:
-    """What `promptab.open` returns: for `async with`, or to be awaited where nothing closes the lab but the program's end."""
+    """What `promptab.open` returns: for `async with`, or to be awaited where nothing closes the lab but the
+    program's end.
+    """
 
     def __init__(self, url: str | None, clock: Clock) -> None:
         self._url = url
@@ -195,8 +200,8 @@ class Opening:
 def open(url: str | None = None, *, clock: Clock = utc_now) -> Opening:  # noqa: A001 - `promptab.open` is the name users write
     """Open a store and its managers: `async with promptab.open() as lab`.
 
-    The URL is the argument, else `PROMPTAB_URL`, else `sqlite:///promptab.db`; `sqlite:///:memory:` is gone when closed.
-    `clock` tells the time everywhere. Raises what `open_store` raises.
+    The URL is the argument, else `PROMPTAB_URL`, else `sqlite:///promptab.db`; `sqlite:///:memory:` is gone
+    when closed. `clock` tells the time everywhere. Raises what `open_store` raises.
     """
     return Opening(url, clock)
 
@@ -207,7 +212,9 @@ def _assigned(live: LiveExperiment, assignment: Assignment, version: PromptVersi
     return _Pick(version, source, reason, assignment)
 
 
-def _variant_version(snapshot: Snapshot, live: LiveExperiment, assignment: Assignment) -> PromptVersion | None:
+def _variant_version(
+    snapshot: Snapshot, live: LiveExperiment, assignment: Assignment
+) -> PromptVersion | None:
     experiment = live.experiment
     if assignment.version is None or experiment.prompt_name is None:
         return None
@@ -217,7 +224,9 @@ def _variant_version(snapshot: Snapshot, live: LiveExperiment, assignment: Assig
 def _default(
     snapshot: Snapshot, kind: PromptType, name: str, left_out: list[tuple[LiveExperiment, str]]
 ) -> _Pick:
-    """Return what is served without an experiment's say. `left_out`: experiments that the unit is not in, and why."""
+    """Return what is served without an experiment's say. `left_out`: experiments that the unit is not in, and
+    why.
+    """
     source: Source = "excluded" if left_out else "environment"
     why = f" (not in experiment {left_out[0][0].experiment.name!r}: {left_out[0][1]})" if left_out else ""
     production = snapshot.deployed(kind, name, "production")
@@ -234,10 +243,16 @@ def _default(
     if latest is None and left_out:
         return _Pick(None, source, f"no version exists{why}")
     required = _required(latest, kind, name, "it has no active version")
-    return _Pick(required, "excluded" if left_out else "range", f"the latest active version, since nothing is in production{why}")
+    return _Pick(
+        required,
+        "excluded" if left_out else "range",
+        f"the latest active version, since nothing is in production{why}",
+    )
 
 
 def _required(version: PromptVersion | None, kind: PromptType, name: str, why: str) -> PromptVersion:
     if version is None:
-        raise NotFoundError("prompt to serve", f"{kind}/{name}", f"{why}; list what there is with `promptab list`")
+        raise NotFoundError(
+            "prompt to serve", f"{kind}/{name}", f"{why}; list what there is with `promptab list`"
+        )
     return version

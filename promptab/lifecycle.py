@@ -1,7 +1,8 @@
 """Which status may follow which, and what a history of deployments says: tables and pure functions.
 
-Production is a pointer, not a status of its own: a version is `production` exactly while the environment points at it.
-So the tables speak of the status a version has *beside* that pointer, and moves of the pointer are planned here.
+Production is a pointer, not a status of its own: a version is `production` exactly while the environment
+points at it. So the tables speak of the status a version has *beside* that pointer, and moves of the pointer
+are planned here.
 """
 
 from __future__ import annotations
@@ -74,9 +75,9 @@ class Former(NamedTuple):
 def rollback_candidates(history: Iterable[Deployment]) -> list[Former]:
     """Return the versions a rollback may go back to, best first, from an environment's history in its order.
 
-    The history is replayed as a stack: a promotion puts its version on top, a rollback or a withdrawal takes the version
-    it left out for good, so that a rollback never returns to it unless it is promoted again. What is live now is not a
-    candidate.
+    The history is replayed as a stack: a promotion puts its version on top, a rollback or a withdrawal takes
+    the version it left out for good, so that a rollback never returns to it unless it is promoted again. What
+    is live now is not a candidate.
     """
     stack: list[Former] = []
     live: str | None = None
@@ -84,7 +85,8 @@ def rollback_candidates(history: Iterable[Deployment]) -> list[Former]:
         if move.action in {"rollback", "withdraw"} and move.previous_version_id is not None:
             stack = [former for former in stack if former.version_id != move.previous_version_id]
         if move.action == "rollback":
-            # a rollback may have passed over versions that were gone or archived: they are left behind as well
+            # a rollback may have passed over versions that were gone or archived: they are left behind as
+            # well
             while stack and stack[-1].version_id != move.version_id:
                 stack.pop()
         if move.version_id is not None and (not stack or stack[-1].version_id != move.version_id):

@@ -18,7 +18,8 @@ def utc_now() -> datetime:
 class Managed:
     """A manager of one store.
 
-    Without a store it uses the default one of the running event loop, opened at first use; the constructor does no I/O.
+    Without a store it uses the default one of the running event loop, opened at first use; the constructor
+    does no I/O.
     """
 
     def __init__(self, store: Store | None = None, *, clock: Clock = utc_now) -> None:

@@ -76,7 +76,7 @@ class MetricsCollector(Managed):
     async def record_event(
         self,
         version_id: str | None,
-        success: bool | None = None,
+        success: bool | None = None,  # noqa: FBT001 - the second thing everyone says of a call
         response_time: float | None = None,
         tokens: TokensInput = None,
         user_rating: float | None = None,
@@ -92,11 +92,13 @@ class MetricsCollector(Managed):
     ) -> MetricEvent:
         """Store one use of a version and return it after the commit. What is left out is unknown, not zero.
 
-        `response_time` is in seconds, `cost` in US dollars, `user_rating` from 1 to 5; `tokens` is a total, or the parts
-        `input` (not from a cache), `cached_input` and `output`. `experiment_id` is an id or the name of a running
-        experiment. The same `event_id` twice is one event; with other content it raises `ConflictError`.
+        `response_time` is in seconds, `cost` in US dollars, `user_rating` from 1 to 5; `tokens` is a total,
+        or the parts `input` (not from a cache), `cached_input` and `output`. `experiment_id` is an id or the
+        name of a running experiment. The same `event_id` twice is one event; with other content it raises
+        `ConflictError`.
 
-        Raises `InvalidInputError` and stores nothing. `version_id` is None for a variant that serves a configuration alone.
+        Raises `InvalidInputError` and stores nothing. `version_id` is None for a variant that serves a
+        configuration alone.
         """
         return await self._record(
             kind="use",
@@ -128,9 +130,9 @@ class MetricsCollector(Managed):
     ) -> MetricEvent:
         """Store an outcome that came later, for a user or an anonymous session of an experiment.
 
-        `success` (1 or 0), `response_time`, `cost` and `rating` are the built-in metrics; any other name is a metric of its
-        own. It counts for the variant that the unit was exposed to; of a unit that never was it is kept, and compared
-        nowhere.
+        `success` (1 or 0), `response_time`, `cost` and `rating` are the built-in metrics; any other name is a
+        metric of its own. It counts for the variant that the unit was exposed to; of a unit that never was it
+        is kept, and compared nowhere.
 
         Raises `NotFoundError` for an unknown experiment, `InvalidInputError` where no unit is given.
         """
@@ -180,7 +182,9 @@ class MetricsCollector(Managed):
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> dict[str, PromptMetrics]:
-        """Return each version's metrics side by side, in the order given. What differs reliably is in `compare`."""
+        """Return each version's metrics side by side, in the order given. What differs reliably is in
+        `compare`.
+        """
         wanted = list(dict.fromkeys(version_ids))
         start, end = _check_window(start_time, end_time)
 
@@ -194,7 +198,8 @@ class MetricsCollector(Managed):
     ) -> list[tuple[str, PromptMetrics]]:
         """Return the best versions by a mean, best first; lower is better for response time, tokens and cost.
 
-        Versions whose events do not carry the metric come last. Any named metric may be given; more of it is better.
+        Versions whose events do not carry the metric come last. Any named metric may be given; more of it is
+        better.
         """
         most = check_count("limit", limit)
         compared = await self.compare_variants(version_ids)
@@ -202,7 +207,9 @@ class MetricsCollector(Managed):
         return ranked[:most]
 
     async def get_summary(self, version_ids: Iterable[str] | None = None) -> MetricsSummary:
-        """Return the events of these versions together and one by one; of all versions that have events for None."""
+        """Return the events of these versions together and one by one; of all versions that have events for
+        None.
+        """
         wanted = None if version_ids is None else list(dict.fromkeys(version_ids))
 
         async def work(tx: Transaction) -> MetricsSummary:
@@ -224,7 +231,8 @@ class MetricsCollector(Managed):
     ) -> list[PerformancePeriod]:
         """Return a version's metrics period by period, oldest first; periods without events are left out.
 
-        Periods are `interval_hours` long and counted from 1970-01-01 00:00 UTC, so that days begin at midnight UTC.
+        Periods are `interval_hours` long and counted from 1970-01-01 00:00 UTC, so that days begin at
+        midnight UTC.
         """
         seconds = round(check_number("interval_hours", interval_hours, low=1 / 60, high=24 * 366) * 3600)
         start, end = _check_window(start_time, end_time)
@@ -251,8 +259,8 @@ class MetricsCollector(Managed):
     async def compare(self, experiment: str, *, confidence: float = 0.95) -> Comparison:
         """Compare an experiment's variants with its control, metric by metric, over units.
 
-        The intervals are right where units are randomised and have many events each (delta method), for one look at a
-        planned moment. Raises `NotFoundError`.
+        The intervals are right where units are randomised and have many events each (delta method), for one
+        look at a planned moment. Raises `NotFoundError`.
         """
         store = await self._store()
         await store.flush()
@@ -335,9 +343,9 @@ def _check_tokens(tokens: TokensInput) -> Tokens | None:
 def _check_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
     if not metrics:
         return {}
-    if not isinstance(metrics, Mapping) or len(metrics) > MAX_METRICS_PER_EVENT:
+    if len(metrics) > MAX_METRICS_PER_EVENT:
         raise InvalidInputError(
-            "metrics", metrics, f"a mapping of at most {MAX_METRICS_PER_EVENT} metrics to numbers"
+            "metrics", f"{len(metrics)} metrics", f"at most {MAX_METRICS_PER_EVENT} metrics"
         )
     for name in metrics:
         if (own := _OWN_ARGUMENTS.get(check_name("metrics", name))) is not None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from promptab.checks import check_json_object, check_label, check_name, check_number, check_text, check_time
+from promptab.checks import check_json_object, check_label, check_number, check_text, check_time
 from promptab.errors import InvalidInputError
 
 Json = Mapping[str, Any]
@@ -157,7 +157,8 @@ class Deployment(Record):
 class PromptVariant:
     """What one arm of an experiment serves: a version, a configuration, or both.
 
-    `weight` is relative and positive; `key` is the version string unless given, and has to be given where there is no version.
+    `weight` is relative and positive; `key` is the version string unless given, and has to be given where
+    there is no version.
     """
 
     version: str | None = None
@@ -324,7 +325,9 @@ class MetricEvent(Record):
 
 
 class PromptMetrics(Record):
-    """What the events of one version add up to. Counts and rates of no events are 0.0; a mean is over the events that carried the measure."""
+    """What the events of one version add up to. Counts and rates of no events are 0.0; a mean is over the
+    events that carried the measure.
+    """
 
     version_id: str
     total_events: int = 0

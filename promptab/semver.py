@@ -89,6 +89,16 @@ def highest(versions: Iterable[str]) -> str | None:
     return max(versions, key=parse_version, default=None)
 
 
+def step_between(before: str, after: str) -> Bump | None:
+    """Return the step that two numbers declare, or None where `after` is not a step up from `before`."""
+    old, new = parse_version(before), parse_version(after)
+    if new <= old:
+        return None
+    if new.major != old.major:
+        return "major"
+    return "minor" if new.minor != old.minor else "patch"
+
+
 def sort_key(version: str) -> str:
     """Return an ASCII text of at most 160 characters whose byte order is the precedence of versions.
 
@@ -245,9 +255,5 @@ def _caret_places(floor: Version, places: int) -> int:
 
 def _ceiling(floor: Version, kept: int) -> Version:
     """Return the lowest version above all those that share the first `kept` numbers."""
-    raised = (
-        Version(floor.major + 1),
-        Version(floor.major, floor.minor + 1),
-        floor.finalize_version().bump_patch(),
-    )
+    raised = (floor.bump_major(), floor.bump_minor(), floor.bump_patch())
     return raised[kept - 1].replace(prerelease="0")

@@ -1,11 +1,14 @@
-"""What a request is answered from: an immutable picture of everything that is live, and assignment as a function of it.
+"""What a request is answered from: an immutable picture of everything that is live, and assignment as a
+function of it.
 
-No I/O, no clock: the time is an argument. Only one answer is not final: a unit whose part of the hash space has changed
-hands since the experiment began may have been dealt a variant before, which the store has to be asked for (`Lookup`).
+No I/O, no clock: the time is an argument. Only one answer is not final: a unit whose part of the hash space
+has changed hands since the experiment began may have been dealt a variant before, which the store has to be
+asked for (`Lookup`).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -116,7 +119,8 @@ class Snapshot:
         return None if version_id is None else self.versions.get(version_id)
 
     def experiment(self, name_or_id: str) -> LiveExperiment | None:
-        """Return the live experiment with this id, or the one with this name; of several names, the running one.
+        """Return the live experiment with this id, or the one with this name; of several names, the running
+        one.
 
         Raises `StateError` where several of that name are running.
         """
@@ -273,7 +277,7 @@ def _served(
         unit=unit,
         variant=key,
         version=variant.version,
-        config=variant.config,
+        config=copy.deepcopy(variant.config),  # the caller's to change; the snapshot is everybody's
         reason=reason,
         detail=detail,
         epoch=epoch,

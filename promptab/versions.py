@@ -1,4 +1,4 @@
-"""Versions of prompts: creating, finding and comparing them. What is live where is in `promptab.deploying`."""
+"""Versions of prompts: creating, finding and comparing them. What is live is in `promptab.deploying`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from promptab.diff import VersionDiff, diff_versions
 from promptab.errors import InvalidInputError, NotFoundError, StateError, TemplateError
 from promptab.lifecycle import SERVED_STATUSES, check_version_transition
 from promptab.models import ENVIRONMENTS, ExperimentStatus, PromptType, PromptVersion, VersionStatus
-from promptab.semver import Bump, best_match, is_exact, is_range, next_version, parse_version
+from promptab.semver import (
+    Bump,
+    best_match,
+    is_exact,
+    is_range,
+    next_version,
+    parse_version,
+    step_between,
+)
 from promptab.stores.base import Transaction
 
 _STEPS: tuple[Bump, ...] = ("patch", "minor", "major")
@@ -56,14 +64,14 @@ class VersionManager(Deploying):
     ) -> PromptVersion:
         """Create the next version of a prompt, or the version with the given number.
 
-        `template` is a text, or for the type `message` a list of role and content; models and configurations have none.
-        Without `version` the highest existing number is bumped by `bump`; "auto" grades the change. `parent_version` is
-        the id of the version this one was made from, by default the highest. `if_changed=True` returns the latest
-        version where the content is already that one's.
+        `template` is a text, or for the type `message` a list of role and content; models and configurations
+        have none. Without `version` the highest existing number is bumped by `bump`; "auto" grades the
+        change. `parent_version` is the id of the version this one was made from, by default the highest.
+        `if_changed=True` returns the latest version where the content is already that one's.
 
-        Raises `InvalidInputError`, `TemplateError` (with the line), `ConflictError` where the number is taken and
-        `NotFoundError` for an unknown parent. Warns with `UnderstatedVersionWarning` where a given number promises less
-        than the change is graded.
+        Raises `InvalidInputError`, `TemplateError` (with the line), `ConflictError` where the number is taken
+        and `NotFoundError` for an unknown parent. Warns with `UnderstatedVersionWarning` where a given number
+        promises less than the change is graded.
         """
         kind, name = check_prompt(name, prompt_type)
         content = check_content(kind, template, defaults=defaults, validation=validation, config=config)
@@ -133,8 +141,8 @@ class VersionManager(Deploying):
     ) -> PromptVersion | None:
         """Return one version, or None.
 
-        `version` is an exact number, `latest` (the highest active or production version), a range such as `^1.2` (the
-        highest active or production version inside), or a tag. `version_id` goes before it.
+        `version` is an exact number, `latest` (the highest active or production version), a range such as
+        `^1.2` (the highest active or production version inside), or a tag. `version_id` goes before it.
         """
         kind, name = check_prompt(name, prompt_type)
 
@@ -212,8 +220,8 @@ class VersionManager(Deploying):
     ) -> PromptVersion:
         """Change a version's status; `production` is a promotion, and leaving it withdraws the version.
 
-        Raises `StateError` for a transition that the table does not have, and for archiving a version that is deployed or
-        in a running experiment.
+        Raises `StateError` for a transition that the table does not have, and for archiving a version that is
+        deployed or in a running experiment.
         """
         status = VersionStatus.parse(status)
         if status == VersionStatus.PRODUCTION:
@@ -306,7 +314,8 @@ async def _pinned(
         found = await find_version(tx, reference.prompt_type, reference.name, reference.version)
         if found is None:
             raise TemplateError(
-                f"cannot include {text!r}: no active version matches; create {reference.prompt_type}/{reference.name} first",
+                f"cannot include {text!r}: no active version matches; "
+                f"create {reference.prompt_type}/{reference.name} first",
                 template=label,
             )
         if found.messages:
@@ -321,7 +330,9 @@ async def _pinned(
 
 
 def _refuse_cycles(version: PromptVersion, included: Mapping[str, PromptVersion]) -> None:
-    """Refuse a prompt that reaches itself: pins are to finished versions, so it would not loop, but nobody means it."""
+    """Refuse a prompt that reaches itself: pins are to finished versions, so it would not loop, but nobody
+    means it.
+    """
 
     def walk(current: PromptVersion, path: tuple[str, ...]) -> None:
         for version_id in current.includes.values():
@@ -378,7 +389,7 @@ async def _check_unused(tx: Transaction, version: PromptVersion, verb: str) -> N
 
 
 def _warn_if_understated(created: PromptVersion, change: VersionDiff) -> None:
-    declared = declared_step(change.before, created.version)
+    declared = step_between(change.before, created.version)
     if (
         change.grade is not None
         and declared is not None
@@ -390,13 +401,3 @@ def _warn_if_understated(created: PromptVersion, change: VersionDiff) -> None:
             UnderstatedVersionWarning,
             stacklevel=3,
         )
-
-
-def declared_step(before: str, after: str) -> Bump | None:
-    """Return the step that two numbers declare, or None where `after` is not a step up from `before`."""
-    old, new = parse_version(before), parse_version(after)
-    if new <= old:
-        return None
-    if new.major != old.major:
-        return "major"
-    return "minor" if new.minor != old.minor else "patch"

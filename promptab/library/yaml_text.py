@@ -34,7 +34,8 @@ def parse_yaml(text: str, *, path: str, first_line: int = 1) -> LocatedJson:
         # YAML 1.1 parsers fold it like a line break and 1.2 parsers keep it: two readings of one file.
         line = first_line + text.count("\n", 0, found.start())
         raise PromptFileError(path, f"write U+{ord(found[0]):04X} as an escape in double quotes", line=line)
-    return _Builder(text, path, first_line).document()
+    # Without its last line break, a file that ends in a block would hold another text than the author sees.
+    return _Builder(text if text.endswith("\n") else f"{text}\n", path, first_line).document()
 
 
 def yaml_text(value: Any) -> str:

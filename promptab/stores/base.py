@@ -2,13 +2,17 @@
 
 A store is opened by `promptab.stores.opening.open_store` and belongs to the event loop that opened it.
 
-- `read` and `write` run a piece of work in one transaction. A write sees the newest committed state, is alone while it
-  runs (no other write commits between its first query and its commit), and takes effect whole or not at all: when the
-  work raises, and also when the caller is cancelled half-way, in which case the transaction runs to its end in the
-  background. Work may be run again from its beginning after a serialization failure, so it changes nothing but the store.
-- Whatever a `write` changed is in `snapshot()` of the same store at once, and of every other process within a second.
+- `read` and `write` run a piece of work in one transaction. A write sees the newest committed state, is alone
+while it
+  runs (no other write commits between its first query and its commit), and takes effect whole or not at all:
+  when the work raises, and also when the caller is cancelled half-way, in which case the transaction runs to
+  its end in the background. Work may be run again from its beginning after a serialization failure, so it
+  changes nothing but the store.
+- Whatever a `write` changed is in `snapshot()` of the same store at once, and of every other process within a
+second.
 - `record` returns when the event is committed; many that are waiting at the same time share one transaction.
-- Driver errors never come out: `StoreUnavailableError` where trying again later may help, `StoreError` where not.
+- Driver errors never come out: `StoreUnavailableError` where trying again later may help, `StoreError` where
+not.
 - `close` waits for what is under way, writes what is queued, and may be called twice.
 """
 
@@ -71,10 +75,11 @@ class Store(Protocol):
     async def record(self, event: MetricEvent) -> None:
         """Store the event and return after the commit.
 
-        An event id that is there already with the same content is one event, and fine; with other content it raises
-        `ConflictError` and what was stored first stays. An event that names experiment, variant and unit creates the
-        missing exposure (source "reported") in the same transaction, and is stored as flagged where the unit's
-        exposure names another variant. A caller that is cancelled while waiting may find the event stored.
+        An event id that is there already with the same content is one event, and fine; with other content it
+        raises `ConflictError` and what was stored first stays. An event that names experiment, variant and
+        unit creates the missing exposure (source "reported") in the same transaction, and is stored as
+        flagged where the unit's exposure names another variant. A caller that is cancelled while waiting may
+        find the event stored.
         """
 
     def enqueue(self, exposure: Exposure) -> None:

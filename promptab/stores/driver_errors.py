@@ -1,4 +1,6 @@
-"""Driver errors become promptab's, in this one place. Unknown stays unknown: never "not found" for "could not ask"."""
+"""Driver errors become promptab's, in this one place. Unknown stays unknown: never "not found" for "could not
+ask".
+"""
 
 from __future__ import annotations
 

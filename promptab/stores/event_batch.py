@@ -1,7 +1,7 @@
 """The one hot write: a batch of exposures and events in one transaction, by the driver's own cursor.
 
-SQLAlchemy's insert costs several times the insert itself here; `executemany` of tuples does not. The statements are
-constants made from the schema's column names.
+SQLAlchemy's insert costs several times the insert itself here; `executemany` of tuples does not. The
+statements are constants made from the schema's column names.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ _SELECT_EVENT = f"SELECT {', '.join(_COLUMNS)} FROM promptab_events WHERE event_
 
 _INSERT_EXPOSURE = (
     "INSERT INTO promptab_exposures (experiment_id, unit, variant, epoch, at, attributes, source)"
-    " SELECT ?1, ?2, ?3, coalesce(?4, (SELECT max(number) FROM promptab_epochs WHERE experiment_id = ?1 AND starts_at <= ?5), 1),"
+    " SELECT ?1, ?2, ?3, coalesce(?4, (SELECT max(number) FROM promptab_epochs"
+    " WHERE experiment_id = ?1 AND starts_at <= ?5), 1),"
     " ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM promptab_experiments WHERE experiment_id = ?1)"
     " ON CONFLICT (experiment_id, unit) DO NOTHING"
 )
-"""An exposure whose experiment has been deleted meanwhile is left out; an unknown epoch is the one of its time."""
+"""An exposure whose experiment has been deleted meanwhile is left out; an unknown epoch is the one of its
+time.
+"""
 
 _SELECT_VARIANT = "SELECT variant FROM promptab_exposures WHERE experiment_id = ? AND unit = ?"
 

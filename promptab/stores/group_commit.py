@@ -1,7 +1,7 @@
 """Group commit: many callers that wait at the same time share one transaction.
 
-A row stays in the queue until the transaction that holds it has committed. So a writer that is interrupted between the
-two may commit a row again, which changes nothing: events and exposures both have keys.
+A row stays in the queue until the transaction that holds it has committed. So a writer that is interrupted
+between the two may commit a row again, which changes nothing: events and exposures both have keys.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ Commit = Callable[[Sequence[Row]], Awaitable[frozenset[str]]]
 """Writes rows in one transaction; returns the ids of events that are there already with other content."""
 
 BATCH_ROWS = 2_000
-"""The rows of one transaction: large enough to share the commit's cost, small enough not to hold up other writers."""
+"""The rows of one transaction: large enough to share the commit's cost, small enough not to hold up other
+writers.
+"""
 
 logger = logging.getLogger("promptab")
 

@@ -1,7 +1,7 @@
 """Which schema a database has, and bringing an old one up to date.
 
-An up-to-date database is recognised by one query, without loading Alembic. One that was made by a newer promptab, or
-by another application, is refused and left as it was.
+An up-to-date database is recognised by one query, without loading Alembic. One that was made by a newer
+promptab, or by another application, is refused and left as it was.
 """
 
 from __future__ import annotations

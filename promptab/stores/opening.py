@@ -29,8 +29,8 @@ def resolve_url(url: str | None) -> str:
 async def open_store(url: str | None = None) -> Store:
     """Open the store, making or migrating its database where that is needed.
 
-    Raises `InvalidInputError` for a URL of another kind, `StoreUnavailableError` where the database cannot be reached
-    and `StoreVersionError` where it is newer than this promptab or belongs to another application.
+    Raises `InvalidInputError` for a URL of another kind, `StoreUnavailableError` where the database cannot be
+    reached and `StoreVersionError` where it is newer than this promptab or belongs to another application.
     """
     path = sqlite_path(resolve_url(url))
     # the store's own imports are most of its cost, and `import promptab` is to stay light
@@ -50,7 +50,7 @@ def sqlite_path(url: str) -> str | None:
     """Return the file of a SQLite URL, or None for a database in memory."""
     prefix = "sqlite://"
     if not url.startswith(prefix):
-        shown = url.split("@")[-1] if "@" in url else url  # never a password
+        shown = url.rpartition("@")[2]  # never a password
         raise InvalidInputError(
             "url", shown, "a SQLite URL", "write sqlite:///path/to/promptab.db, or sqlite:///:memory:"
         )
@@ -104,8 +104,8 @@ class _Defaults:
     async def _keep_open(self, url: str) -> AsyncGenerator[Store]:
         """Hold a store open until the loop ends.
 
-        A loop closes its asynchronous generators before it stops, which is the one moment when a store that nobody
-        closes can still be closed properly.
+        A loop closes its asynchronous generators before it stops, which is the one moment when a store that
+        nobody closes can still be closed properly.
         """
         store = await open_store(url)
         try:

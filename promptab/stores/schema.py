@@ -1,7 +1,7 @@
 """The tables. Migrations build the same ones step by step; a test compares the two.
 
-Times are microseconds since 1970 in UTC: one form on every database, exact, and cheap to group by hour. Enumerations and
-ids are text. Names of prompts are compared byte by byte.
+Times are microseconds since 1970 in UTC: one form on every database, exact, and cheap to group by hour.
+Enumerations and ids are text. Names of prompts are compared byte by byte.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Instant(TypeDecorator[datetime]):
     impl = BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's signature
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         return None if value is None else microseconds(value)
 
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         return None if value is None else instant(value)
 
 

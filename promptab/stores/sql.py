@@ -1,7 +1,7 @@
 """A store on a database that SQLAlchemy speaks to: transactions, the snapshot, group commit.
 
-What a database does its own way (how to write a batch of events, and whether its connections may be used side by side)
-is in the subclasses.
+What a database does its own way (how to write a batch of events, and whether its connections may be used side
+by side) is in the subclasses.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ class SqlStore(ABC):
             return await take_snapshot(_transaction(connection), store_id=self._store_id, revision=revision)
 
     async def _to_its_end(self, transaction: Coroutine[Any, Any, T]) -> T:
-        """Await it so that a cancelled caller leaves at once, and the transaction still commits or rolls back."""
+        """Await it so that a cancelled caller leaves at once, and the transaction still commits or rolls
+        back.
+        """
         if self._closed:
             transaction.close()
             raise StoreUnavailableError(f"{self._url}: the store is closed; open it again")

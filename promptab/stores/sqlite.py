@@ -1,8 +1,8 @@
 """SQLite, in a file or in memory.
 
-A file is in WAL mode: readers never wait for the writer. Every writing transaction begins IMMEDIATE, since a plain BEGIN
-that reads before it writes fails at once when another process has written in between. Events go through a connection
-and a thread of their own.
+A file is in WAL mode: readers never wait for the writer. Every writing transaction begins IMMEDIATE, since a
+plain BEGIN that reads before it writes fails at once when another process has written in between. Events go
+through a connection and a thread of their own.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ from promptab.templates.syntax import Syntax, parse
 # All that evaluating a template on plain values can raise; anything else would be a mistake of ours and stays
 # visible
 _EVALUATION_ERRORS = (
-    NotAllowedError, JinjaError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+    NotAllowedError, JinjaError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
 )  # fmt: skip
 
 
@@ -89,7 +90,8 @@ class Body:
             raise
         except _EVALUATION_ERRORS as error:
             label, line = self._position(error.__traceback__)
-            raise TemplateError(str(error), template=label, line=line) from error
+            message = "the result is too large a number" if isinstance(error, OverflowError) else str(error)
+            raise TemplateError(message, template=label, line=line) from error
 
     def _position(self, traceback: TracebackType | None) -> tuple[str, int | None]:
         """Return label and line of the innermost template that was running."""

@@ -180,10 +180,7 @@ class Budget:
 
     def text(self, value: Any) -> str:
         """Print a plain value; a macro, a loop or anything else that is not data is refused."""
-        kind = type(value)
-        if kind is str:
-            return str(value)
-        if kind in SCALARS:
+        if type(value) in SCALARS:
             return str(value)
         bound = self.measure(value, "print") * _REPR_GROWTH
         if bound > self.chars:

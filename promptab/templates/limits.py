@@ -12,11 +12,11 @@ class Limits(NamedTuple):
 
     source_chars: int = 100_000
     """Characters of one template or one included body."""
-    syntax_nodes: int = 20_000
+    syntax_nodes: int = 5_000
     """Nodes of the syntax tree of one template: a name, a constant, an operator, a tag, a stretch of text is
     one node each.
     """
-    nesting: int = 100
+    nesting: int = 64
     """How deep tags and expressions nest in a template; `a + b + c` nests once per operator."""
     includes: int = 100
     """Bodies that a prompt includes, directly or through other includes."""

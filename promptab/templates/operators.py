@@ -26,8 +26,12 @@ from promptab.templates.budget import (
 )
 
 _MAX_FIELD_WIDTH = 1_000
+# %f writes 309 digits of the largest float
+_MAX_NUMBER_CHARS = 400
+_CONVERSION_TYPES = frozenset("sdifFeEgGxXorc%")
 _LOOP_MEMBERS = frozenset({
-    "index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem", "nextitem",
+    "index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem",
+    "nextitem",
 })  # fmt: skip
 _CONVERSION = re.compile(
     r"%(?:\((?P<key>[^()]*)\))?(?P<flags>[#0\- +]*)(?P<width>\d*)(?:\.(?P<precision>\d*))?(?P<type>.?)",
@@ -108,15 +112,19 @@ def percent_format(budget: Budget, pattern: str, values: Any, /) -> str:
     budget.read(len(pattern))
     size = len(pattern)
     for match in _CONVERSION.finditer(pattern):
-        if match["type"] not in set("sdifFeEgGxXor%c"):
+        budget.spend(4)
+        if match["type"] not in _CONVERSION_TYPES:
             raise NotAllowedError(
                 f"{match[0]!r} is not a format; use %s, %d, %f, %e, %g, %x, %o, %r, %c or %%"
             )
         if max(_width(match["width"]), _width(match["precision"])) > _MAX_FIELD_WIDTH:
             raise TooCostlyError(f"a format is at most {_MAX_FIELD_WIDTH} characters wide and precise")
-        size += 2 * _MAX_FIELD_WIDTH if match["width"] or match["precision"] else 400
-        if match["key"] is not None and type(values) is dict and match["key"] in values:
-            size += _printed_size(budget, values[match["key"]])
+        size += 2 * _MAX_FIELD_WIDTH if match["width"] or match["precision"] else _MAX_NUMBER_CHARS
+        key = match["key"]
+        if key is not None:
+            if type(values) is not dict or key not in values:
+                raise NotAllowedError(f"the format asks for {key!r}, which is not given")
+            size += _printed_size(budget, values[key])
     if type(values) is tuple:
         size += sum(_printed_size(budget, value) for value in values)
     else:

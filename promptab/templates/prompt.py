@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from promptab.errors import StateError, TemplateLimitError
+from promptab.errors import InvalidInputError, StateError, TemplateLimitError
 from promptab.models import Json, Message, MessageTemplate
 from promptab.templates.body import Assembly, Body, Partial
 from promptab.templates.budget import Budget
@@ -131,6 +131,8 @@ def compile_prompt(
     `InvalidInputError` for `validation` that is no JSON Schema; `VariableError` for a default that is not
     plain data.
     """
+    if not messages:
+        raise InvalidInputError("messages", messages, "one message or more")
     assembly = Assembly(name, limits)
     compiled = []
     for number, message in enumerate(messages, start=1):

@@ -44,6 +44,8 @@ def check_schema(validation: Mapping[str, Any] | type[BaseModel]) -> dict[str, A
     schema = check_json_object("validation", validation)
     if "required_params" in schema and "properties" not in schema:
         schema = _from_required_params(schema)
+    if "2020-12" not in str(schema.get("$schema", "2020-12")):
+        raise InvalidInputError("validation.$schema", schema["$schema"], "JSON Schema draft 2020-12")
     if schema.get("type", "object") != "object":
         raise InvalidInputError(
             "validation.type", schema["type"], '"object"', "a schema describes all variables together"
@@ -70,7 +72,8 @@ class Schema:
             for name, declared in properties.items()
             if isinstance(declared, Mapping) and "default" in declared
         }
-        self._validator = _metered_validator(schema)
+        # jsonschema would change to its own, unmetered validator where a schema names its draft
+        self._validator = _metered_validator({key: part for key, part in schema.items() if key != "$schema"})
 
     def check(self, variables: Mapping[str, Any]) -> None:
         """Raise `VariableError` for the first variable that is not as declared."""
@@ -133,6 +136,8 @@ def _check_parts(part: Any, root: Mapping[str, Any], field: str) -> None:
 def _check_keyword(key: str, value: Any, root: Mapping[str, Any], field: str) -> None:
     if key in _REFERENCES and isinstance(value, str) and not _leads_inside(value, root):
         raise InvalidInputError(field, value, "a reference to a part of this schema, such as #/$defs/name")
+    if key == "$schema" and isinstance(value, str) and field != "validation.$schema":
+        raise InvalidInputError(field, value, "left out", "only the whole schema names its draft")
     if key == "$id" and isinstance(value, str):
         raise InvalidInputError(field, value, "left out", "a schema of variables has no address of its own")
     if key == "pattern" and isinstance(value, str):

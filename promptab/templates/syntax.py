@@ -5,12 +5,12 @@ stops here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import nodes
 from jinja2.exceptions import TemplateSyntaxError
-from jinja2.lexer import Lexer
+from jinja2.lexer import Lexer, Token
 from jinja2.parser import Parser
 
 from promptab.errors import TemplateError, TemplateLimitError
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from promptab.templates.limits import Limits
 
 _ALLOWED = frozenset({
-    nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.Macro, nodes.CallBlock, nodes.FilterBlock,
-    nodes.With, nodes.Assign, nodes.AssignBlock, nodes.Include, nodes.Name, nodes.NSRef, nodes.Const, nodes.Tuple, nodes.List,
-    nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Getitem, nodes.Getattr,
-    nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand, nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv,
-    nodes.Mod, nodes.Pow, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos,
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.Macro, nodes.CallBlock,
+    nodes.FilterBlock, nodes.With, nodes.Assign, nodes.AssignBlock, nodes.Include, nodes.Name, nodes.NSRef,
+    nodes.Const, nodes.Tuple, nodes.List, nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr,
+    nodes.Filter, nodes.Test, nodes.Call, nodes.Getitem, nodes.Getattr, nodes.Slice, nodes.Concat,
+    nodes.Compare, nodes.Operand, nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod,
+    nodes.Pow, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos,
 })  # fmt: skip
 _REFUSED_TAGS: dict[type[nodes.Node], str] = {
     nodes.Extends: "{% extends %}",
@@ -38,6 +39,9 @@ _REFUSED_TAGS: dict[type[nodes.Node], str] = {
 }
 # Jinja2 gives `self` a meaning of its own, and True, False and None are no names
 _RESERVED = frozenset({"self", "super", *GLOBALS})
+
+_MAX_BRACKETS = 20
+_BRACKETS = {"lparen": 1, "lbracket": 1, "lbrace": 1, "rparen": -1, "rbracket": -1, "rbrace": -1}
 
 # Jinja2's lexer turns every line break into \n. To keep \r it is replaced, while lexing, by a space that the
 # source does not contain: inside tags it still is a space, and in texts it is put back.
@@ -85,27 +89,23 @@ def _parsed(source: str, name: str, limits: Limits, *, expression: bool) -> node
             f"has {len(source)} characters, more than {limits.source_chars} (limit `source_chars`)",
             template=name,
         )
+    state = "variable" if expression else None
+    parser = Parser(ENVIRONMENT, "", state=state)
+    source, lexer = _lexer_for(source, name)
     try:
-        parser = Parser(ENVIRONMENT, "", state="variable" if expression else None)
-        source, lexer = _lexer_for(source, name)
-        parser.stream = lexer.tokenize(source, state="variable" if expression else None)
+        parser.stream = lexer.tokenize(source, state=state)
         tree = _condition_tree(parser) if expression else parser.parse()
-        tree.set_environment(ENVIRONMENT)
     except TemplateSyntaxError as error:
         raise TemplateError(str(error.message), template=name, line=error.lineno) from error
-    except (RecursionError, MemoryError) as error:
-        raise TemplateLimitError("tags or expressions nest too deeply", template=name) from error
-    except (
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        RuntimeError,
-        AssertionError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except (_TooDeepError, RecursionError, MemoryError) as error:
+        line = parser.stream.current.lineno
+        message = f"tags or brackets nest too deeply at line {line}; brackets may nest {_MAX_BRACKETS} deep"
+        raise TemplateLimitError(message, template=name) from error
+    except (ValueError, RuntimeError, AssertionError) as error:
         # such as a number of more than 4300 digits
-        raise TemplateError(f"cannot be parsed: {error}", template=name) from error
+        line = parser.stream.current.lineno
+        raise TemplateError(f"cannot be parsed: {error}", template=name, line=line) from error
+    tree.set_environment(ENVIRONMENT)
     return tree
 
 
@@ -128,6 +128,10 @@ def _lexer_for(source: str, name: str) -> tuple[str, Lexer]:
     return source.replace("\r", stand_in), _lexer(stand_in)
 
 
+class _TooDeepError(Exception):
+    """Brackets nest too deeply."""
+
+
 class _VerbatimLexer(Lexer):
     """A lexer that keeps line breaks as they are; `stand_in` is what stands for a carriage return in the
     source.
@@ -136,6 +140,17 @@ class _VerbatimLexer(Lexer):
     def __init__(self, stand_in: str) -> None:
         super().__init__(ENVIRONMENT)
         self.stand_in = stand_in
+
+    def wrap(
+        self, stream: Iterable[tuple[int, str, str]], name: str | None = None, filename: str | None = None
+    ) -> Iterator[Token]:
+        """Refuse deep brackets here: the parser would go fifteen Python calls deeper for each."""
+        depth = 0
+        for token in super().wrap(stream, name, filename):
+            depth += _BRACKETS.get(token.type, 0)
+            if depth > _MAX_BRACKETS:
+                raise _TooDeepError
+            yield token
 
     def _normalize_newlines(self, value: str) -> str:
         return value.replace(self.stand_in, "\r")
@@ -173,7 +188,7 @@ def _checked(tree: nodes.Template, name: str, limits: Limits) -> Syntax:
 
 
 def _walk(tree: nodes.Template) -> Iterator[tuple[nodes.Node, int]]:
-    """Yield each node with its depth, in the order of the source; by a stack, for trees deeper than Python's."""
+    """Yield each node with its depth, in source order; on a stack, as trees may be deeper than Python's."""
     stack: list[tuple[nodes.Node, int]] = [(tree, 0)]
     while stack:
         node, depth = stack.pop()
@@ -202,7 +217,8 @@ def _problem(node: nodes.Node, limits: Limits) -> str | None:  # noqa: C901, PLR
         case nodes.Filter(name=name) if name not in FILTERS:
             return f"there is no filter {name!r}; there are {', '.join(sorted(FILTERS))}"
         case nodes.Test(name=name) if name not in PREDICATES:
-            return f"there is no test {name!r}; there are {', '.join(sorted(name for name in PREDICATES if name.isalpha()))}"
+            tests = ", ".join(sorted(known for known in PREDICATES if known.isalpha()))
+            return f"there is no test {name!r}; there are {tests}"
         case nodes.Call():
             return _call_problem(node)
         case nodes.Filter() | nodes.Test() if node.dyn_args is not None or node.dyn_kwargs is not None:

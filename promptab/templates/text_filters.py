@@ -1,6 +1,6 @@
 """Filters on texts. Names and parameters are those of Jinja2; sizes are paid for before a text is built."""
 
-# ruff: noqa: FBT001, FBT002, PLR0917 - the parameters of Jinja2's filters, which templates give by position
+# ruff: noqa: FBT001, FBT002 - the parameters of Jinja2's filters, which templates give by position
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def truncate(
     length, leeway = _whole("length", length), _whole("leeway", leeway)
     if length < len(end) or leeway < 0:
         raise NotAllowedError(
-            f"truncate needs a length of at least {len(end)}, the length of {end!r}, and a leeway of at least 0"
+            f"truncate needs a length of at least {len(end)} for {end!r}, and a leeway of at least 0"
         )
     budget.build(len(text))
     if len(text) <= length + leeway:

@@ -1,1 +1,3 @@
-"""Every query, cut by noun: SQLAlchemy Core on one open connection. Rows become records here and nowhere else."""
+"""Every query, cut by noun: SQLAlchemy Core on one open connection. Rows become records here and nowhere
+else.
+"""

@@ -33,8 +33,8 @@ class DeploymentQueries:
     async def move(self, move: Deployment) -> Deployment:
         """Point the environment at `move.version_id` (None: at nothing), and append the move to the history.
 
-        The pointer is moved from `move.previous_version_id`, which the caller has read in the same transaction.
-        Returns the entry with its sequence.
+        The pointer is moved from `move.previous_version_id`, which the caller has read in the same
+        transaction. Returns the entry with its sequence.
         """
         key = _key(pointers, move.prompt_type, move.name, move.environment)
         if move.version_id is None:

@@ -106,9 +106,9 @@ class EventQueries:
     async def unit_sums(self, experiment_id: str) -> MetricSums:
         """Return the sums over units of every metric that an experiment's events carry.
 
-        A unit belongs to the variant and epoch of its first exposure, with all its events. Left out: flagged events,
-        units shown a variant by hand, and events without a unit. The second moments are about the metric's mean over
-        the whole experiment, which is the `center` of every sum.
+        A unit belongs to the variant and epoch of its first exposure, with all its events. Left out: flagged
+        events, units shown a variant by hand, and events without a unit. The second moments are about the
+        metric's mean over the whole experiment, which is the `center` of every sum.
         """
         totals = self._unit_totals(experiment_id)
         centers = (
@@ -220,7 +220,9 @@ class EventQueries:
         return {key: float(mean) for key, mean in (await self._connection.execute(query)).all()}
 
     def _each_metric(self) -> Any:
-        """Return the rows (key, value) of an event's named metrics: the one thing that databases spell differently."""
+        """Return the rows (key, value) of an event's named metrics: the one thing that databases spell
+        differently.
+        """
         if self._connection.dialect.name == "postgresql":
             return func.jsonb_each_text(events.c.metrics).table_valued("key", "value").lateral()
         return func.json_each(events.c.metrics).table_valued("key", "value")

@@ -72,8 +72,12 @@ class ExposureQueries:
         )
 
     async def _counts(self, *conditions: ColumnElement[bool]) -> dict[str, int]:
-        query = select(exposures.c.variant, func.count()).where(*conditions).group_by(exposures.c.variant)
-        return {variant: count for variant, count in (await self._connection.execute(query)).all()}
+        query = (
+            select(exposures.c.variant, func.count().label("units"))
+            .where(*conditions)
+            .group_by(exposures.c.variant)
+        )
+        return {row.variant: row.units for row in (await self._connection.execute(query)).all()}
 
 
 def analysed() -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -78,7 +78,9 @@ class VersionQueries:
         return [found for key in sorted(set(wanted)) if (found := await self.by_number(*key)) is not None]
 
     async def by_tag(self, prompt_type: PromptType, name: str, tag: str) -> list[PromptVersion]:
-        """Return the versions that bear the tag, highest first; an environment's name finds what it points at."""
+        """Return the versions that bear the tag, highest first; an environment's name finds what it points
+        at.
+        """
         tagged = select(tags.c.version_id).where(tags.c.tag == tag)
         pointed = select(pointers.c.version_id).where(
             pointers.c.prompt_type == prompt_type.value,

@@ -1,0 +1,112 @@
+"""The rules of an experiment: what is refused when one is made or changed, and its epochs of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, get_args
+
+from promptab.allocation import AllocationMap, allocate, normalise, reallocate
+from promptab.checks import check_name
+from promptab.errors import InvalidInputError
+from promptab.models import Epoch, PromptExperiment, PromptVariant, UnitKind
+from promptab.templates import compile_condition
+
+
+def first_epoch(experiment: PromptExperiment, starts_at: datetime) -> Epoch:
+    """Deal the whole space by the experiment's weights."""
+    return Epoch(
+        experiment_id=experiment.experiment_id,
+        number=1,
+        starts_at=starts_at,
+        weights=experiment.traffic_split,
+        segments=allocate(experiment.traffic_split).to_json(),
+    )
+
+
+def prompt_of(name: str, prompt_name: str | None) -> str | None:
+    """Return the prompt that the variants' versions belong to; a name that no prompt can have names none."""
+    if prompt_name is not None:
+        return check_name("prompt_name", prompt_name)
+    try:
+        return check_name("name", name)
+    except InvalidInputError:
+        return None
+
+
+def check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> tuple[PromptVariant, ...]:
+    arms = tuple(v if isinstance(v, PromptVariant) else _variant_of(v) for v in variants)
+    if len(arms) < 2:
+        raise InvalidInputError(
+            "variants", len(arms), "at least two variants", "an experiment compares something"
+        )
+    keys = [variant.key for variant in arms]
+    if repeated := next((key for key in keys if keys.count(key) > 1), None):
+        raise InvalidInputError(
+            "variants", repeated, "used once", "give variants of the same version keys of their own"
+        )
+    return arms
+
+
+def _variant_of(fields: Mapping[str, Any]) -> PromptVariant:
+    try:
+        return PromptVariant(**fields)
+    except TypeError as error:
+        raise InvalidInputError(
+            "variants",
+            dict(fields),
+            "a variant",
+            f"its fields are version, weight, description, key, config, metadata ({error})",
+        ) from None
+
+
+def check_split(split: Mapping[str, float] | None, arms: Sequence[PromptVariant]) -> dict[str, float]:
+    keys = [variant.key for variant in arms]
+    if split is None:
+        return normalise({variant.key: variant.weight for variant in arms}, positive=True)
+    for key in split:
+        check_key("traffic_split", key, keys)
+    if missing := [key for key in keys if key not in split]:
+        raise InvalidInputError("traffic_split", missing[0], "given a weight", "name every variant")
+    return normalise({key: split[key] for key in keys}, positive=True)
+
+
+def check_key(field: str, key: str, keys: Sequence[str]) -> str:
+    if key not in keys:
+        raise InvalidInputError(field, key, f"one of the variants {', '.join(keys)}")
+    return key
+
+
+def check_unit_kind(unit: str) -> UnitKind:
+    for kind in get_args(UnitKind):
+        if unit == kind:
+            return kind  # type: ignore[no-any-return]
+    raise InvalidInputError("unit", unit, f"one of {', '.join(get_args(UnitKind))}")
+
+
+def check_where(where: str | None) -> str | None:
+    if where is not None:
+        compile_condition(where)
+    return where
+
+
+def check_schedule(experiment: PromptExperiment, now: datetime) -> None:
+    if experiment.ends_at is not None and experiment.ends_at <= max(experiment.starts_at or now, now):
+        raise InvalidInputError(
+            "ends_at", experiment.ends_at.isoformat(), "later than its start and than now"
+        )
+
+
+def next_epoch(
+    epochs: Sequence[Epoch], shares: Mapping[str, float], *, evict: bool, starts_at: datetime
+) -> Epoch:
+    last = epochs[-1]
+    empty = {key for key, share in shares.items() if share == 0.0}
+    return Epoch(
+        experiment_id=last.experiment_id,
+        number=last.number + 1,
+        starts_at=max(starts_at, last.starts_at),
+        weights=shares,
+        segments=reallocate(AllocationMap.from_json(last.segments), shares).to_json(),
+        evicted=tuple(sorted(empty if evict else empty & set(last.evicted))),
+    )
