@@ -20,7 +20,7 @@ from promptab.models import Assignment, PromptType, PromptVersion
 from promptab.semver import is_exact
 from promptab.snapshot import LiveExperiment, Snapshot
 from promptab.stores.base import Store, Transaction
-from promptab.stores.opening import open_store
+from promptab.stores.opening import open_store, open_until_the_loop_ends
 from promptab.templates import CompiledPrompt
 from promptab.versions import VersionManager, find_version
 
@@ -181,10 +181,10 @@ class Opening:
         self._lab: Lab | None = None
 
     def __await__(self) -> Generator[Any, None, Lab]:
-        return self._open().__await__()
+        return self._open_for_good().__await__()
 
     async def __aenter__(self) -> Lab:
-        self._lab = await self._open()
+        self._lab = Lab(await open_store(self._url), clock=self._clock)
         return self._lab
 
     async def __aexit__(
@@ -193,8 +193,8 @@ class Opening:
         if self._lab is not None:
             await self._lab.close()
 
-    async def _open(self) -> Lab:
-        return Lab(await open_store(self._url), clock=self._clock)
+    async def _open_for_good(self) -> Lab:
+        return Lab(await open_until_the_loop_ends(self._url), clock=self._clock)
 
 
 def open(url: str | None = None, *, clock: Clock = utc_now) -> Opening:  # noqa: A001 - `promptab.open` is the name users write

@@ -371,7 +371,8 @@ async def _check_unused(tx: Transaction, version: PromptVersion, verb: str) -> N
     environments = await tx.deployments.environments_of(version.version_id)
     if environments:
         raise StateError(
-            f"{version.label} is live in {' and '.join(environments)} and cannot be {verb}; promote another version first"
+            f"{version.label} is live in {' and '.join(environments)} and cannot be {verb}; "
+            "promote another version first"
         )
     statuses = frozenset({ExperimentStatus.RUNNING, ExperimentStatus.PAUSED})
     for experiment in await tx.experiments.listing(statuses=statuses, prompt_type=version.prompt_type):

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from promptab.errors import ConflictError, StoreError, StoreUnavailableError
+from promptab.errors import ConflictError, StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
 
 Row = MetricEvent | Exposure
@@ -73,7 +73,7 @@ class GroupCommit:
             batch = self._pending[:BATCH_ROWS]
             try:
                 conflicts = await self._commit([row for row, _ in batch])
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it, whatever it was
                 del self._pending[: len(batch)]
                 _refuse(batch, error)
             else:
@@ -95,7 +95,7 @@ def _settle(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], conflicts:
             future.set_result(None)
 
 
-def _refuse(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], error: StoreError) -> None:
+def _refuse(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], error: Exception) -> None:
     unheard = 0
     for _, future in batch:
         if future is None:

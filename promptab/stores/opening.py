@@ -83,42 +83,42 @@ async def _prepare(engine: AsyncEngine, url: str) -> Identity:
         raise
 
 
-class _Defaults:
-    """The default stores of one running event loop, by URL."""
+_Keeper = AsyncGenerator["Store"]
+_kept: WeakKeyDictionary[asyncio.AbstractEventLoop, set[_Keeper]] = WeakKeyDictionary()
+_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Task[Store]]] = WeakKeyDictionary()
 
-    def __init__(self) -> None:
-        self._opened: dict[str, tuple[AsyncGenerator[Store], asyncio.Task[Store]]] = {}
 
-    async def store(self, url: str) -> Store:
-        if url not in self._opened:
-            keeper = self._keep_open(url)
-            self._opened[url] = (keeper, asyncio.ensure_future(anext(keeper)))
-        try:
-            return await asyncio.shield(self._opened[url][1])
-        except BaseException:
-            task = self._opened[url][1] if url in self._opened else None
-            if task is not None and task.done() and (task.cancelled() or task.exception() is not None):
-                del self._opened[url]  # the next caller tries again
-            raise
+async def open_until_the_loop_ends(url: str | None = None) -> Store:
+    """Open a store that is closed properly also where nobody closes it.
 
-    async def _keep_open(self, url: str) -> AsyncGenerator[Store]:
-        """Hold a store open until the loop ends.
+    A loop closes its asynchronous generators before it stops, which is the one moment when a forgotten store
+    can still write what is queued. So a generator holds it open, and is itself held until then.
+    """
+    keepers = _kept.setdefault(asyncio.get_running_loop(), set())
 
-        A loop closes its asynchronous generators before it stops, which is the one moment when a store that
-        nobody closes can still be closed properly.
-        """
+    async def keep() -> _Keeper:
         store = await open_store(url)
         try:
             yield store
         finally:
-            self._opened.pop(url, None)
+            keepers.discard(keeper)
             await store.close()
 
+    keeper = keep()
+    keepers.add(keeper)
+    try:
+        return await anext(keeper)
+    except BaseException:
+        keepers.discard(keeper)
+        raise
 
-_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, _Defaults] = WeakKeyDictionary()
 
-
-async def default_store(url: str | None = None) -> Store:
-    """Return the store that this event loop shares for the URL, opening it at first use."""
-    defaults = _defaults.setdefault(asyncio.get_running_loop(), _Defaults())
-    return await defaults.store(resolve_url(url))
+async def default_store() -> Store:
+    """Return the store that this event loop shares for `resolve_url(None)`, opening it at first use."""
+    opened = _defaults.setdefault(asyncio.get_running_loop(), {})
+    url = resolve_url(None)
+    opening = opened.get(url)
+    if opening is None or (opening.done() and (opening.cancelled() or opening.exception() is not None)):
+        # one task for all who come at the same time; after a failure the next one tries again
+        opening = opened[url] = asyncio.ensure_future(open_until_the_loop_ends(url))
+    return await asyncio.shield(opening)

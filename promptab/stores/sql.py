@@ -36,6 +36,9 @@ T = TypeVar("T")
 CHECK_SECONDS = 0.25
 """How old a snapshot may be before the store is asked whether another process has changed something."""
 
+TOLD_EXPOSURES = 100_000
+"""Units remembered as exposed, so that a unit that comes again is not written again."""
+
 logger = logging.getLogger("promptab")
 
 
@@ -49,6 +52,7 @@ class SqlStore(ABC):
         self._url = url
         self._store_id = store_id
         self._queue = GroupCommit(self._commit_batch)
+        self._told: set[tuple[str, str]] = set()
         self._snapshot: Snapshot | None = None
         self._outdated = True
         self._confirmed_at = float("-inf")
@@ -69,10 +73,7 @@ class SqlStore(ABC):
         return await self._to_its_end(self._transact(work, writes=False))
 
     async def write(self, work: Work[T]) -> T:
-        try:
-            return await self._to_its_end(self._transact(work, writes=True))
-        finally:
-            self._outdated = True
+        return await self._to_its_end(self._transact(work, writes=True))
 
     async def snapshot(self) -> Snapshot:
         current = self._snapshot
@@ -90,6 +91,12 @@ class SqlStore(ABC):
         await self._queue.submit(event)
 
     def enqueue(self, exposure: Exposure) -> None:
+        key = (exposure.experiment_id, exposure.unit)
+        if key in self._told:
+            return
+        if len(self._told) >= TOLD_EXPOSURES:
+            self._told.clear()
+        self._told.add(key)
         self._queue.enqueue(exposure)
 
     async def keep(self, exposure: Exposure) -> Exposure:
@@ -134,11 +141,17 @@ class SqlStore(ABC):
                         yield connection
 
     async def _transact(self, work: Work[T], *, writes: bool, changes_snapshot: bool = True) -> T:
-        async with self._connection(writes=writes) as connection:
-            if writes and changes_snapshot:
-                # first, so that the writers of a database with finer locks wait for one another here
-                await connection.execute(update(schema.store).values(revision=schema.store.c.revision + 1))
-            return await work(_transaction(connection))
+        try:
+            async with self._connection(writes=writes) as connection:
+                if writes and changes_snapshot:
+                    # first, so that the writers of a database with finer locks wait for one another here
+                    await connection.execute(
+                        update(schema.store).values(revision=schema.store.c.revision + 1)
+                    )
+                return await work(_transaction(connection))
+        finally:
+            # here and not in the caller, who may have been cancelled before the commit
+            self._outdated = self._outdated or (writes and changes_snapshot)
 
     def _due(self) -> bool:
         return self._outdated or (self.shared and time.monotonic() - self._asked_at > CHECK_SECONDS)

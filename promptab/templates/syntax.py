@@ -41,6 +41,7 @@ _REFUSED_TAGS: dict[type[nodes.Node], str] = {
 _RESERVED = frozenset({"self", "super", *GLOBALS})
 
 _MAX_BRACKETS = 20
+_MAX_TOKENS = 25_000
 _BRACKETS = {"lparen": 1, "lbracket": 1, "lbrace": 1, "rparen": -1, "rbracket": -1, "rbrace": -1}
 
 # Jinja2's lexer turns every line break into \n. To keep \r it is replaced, while lexing, by a space that the
@@ -97,10 +98,10 @@ def _parsed(source: str, name: str, limits: Limits, *, expression: bool) -> node
         tree = _condition_tree(parser) if expression else parser.parse()
     except TemplateSyntaxError as error:
         raise TemplateError(str(error.message), template=name, line=error.lineno) from error
-    except (_TooDeepError, RecursionError, MemoryError) as error:
-        line = parser.stream.current.lineno
-        message = f"tags or brackets nest too deeply at line {line}; brackets may nest {_MAX_BRACKETS} deep"
-        raise TemplateLimitError(message, template=name) from error
+    except _TooLargeError as error:
+        raise TemplateLimitError(f"line {parser.stream.current.lineno}: {error}", template=name) from error
+    except (RecursionError, MemoryError) as error:
+        raise TemplateLimitError("tags or expressions nest too deeply", template=name) from error
     except (ValueError, RuntimeError, AssertionError) as error:
         # such as a number of more than 4300 digits
         line = parser.stream.current.lineno
@@ -128,8 +129,8 @@ def _lexer_for(source: str, name: str) -> tuple[str, Lexer]:
     return source.replace("\r", stand_in), _lexer(stand_in)
 
 
-class _TooDeepError(Exception):
-    """Brackets nest too deeply."""
+class _TooLargeError(Exception):
+    """Too many tokens, or brackets in one another."""
 
 
 class _VerbatimLexer(Lexer):
@@ -144,12 +145,14 @@ class _VerbatimLexer(Lexer):
     def wrap(
         self, stream: Iterable[tuple[int, str, str]], name: str | None = None, filename: str | None = None
     ) -> Iterator[Token]:
-        """Refuse deep brackets here: the parser would go fifteen Python calls deeper for each."""
+        """Refuse here what would take the parser long, or fifteen Python calls deeper for each bracket."""
         depth = 0
-        for token in super().wrap(stream, name, filename):
+        for count, token in enumerate(super().wrap(stream, name, filename)):
             depth += _BRACKETS.get(token.type, 0)
             if depth > _MAX_BRACKETS:
-                raise _TooDeepError
+                raise _TooLargeError(f"brackets nest more than {_MAX_BRACKETS} deep")
+            if count > _MAX_TOKENS:
+                raise _TooLargeError(f"has more than {_MAX_TOKENS} tokens")
             yield token
 
     def _normalize_newlines(self, value: str) -> str:

@@ -134,7 +134,7 @@ class VersionQueries:
             versions.c.name == top.c.name,
             versions.c.sort_key == top.c.sort_key,
         )
-        return await self._many(_SELECT.where(select(top.c.sort_key).where(joined).exists()))
+        return await self._many(_SELECT.join(top, joined))
 
     async def including(self, version_id: str) -> list[str]:
         """Return labels of the versions whose includes are pinned to this one."""
