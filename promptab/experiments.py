@@ -289,7 +289,10 @@ class ABTestManager(Assigning):
     async def set_override(
         self, experiment: str, user_id: str | int, variant: str | None
     ) -> PromptExperiment:
-        """Show one user a variant by hand, or with None no longer. Such units are left out of the analysis."""
+        """Show one user a variant by hand, or with None no longer; `*` is everybody without one of their own.
+
+        Such units are left out of the analysis.
+        """
         shown = check_unit("user_id", user_id)
         found = await find_experiment(await self._store(), experiment)
         if variant is not None:

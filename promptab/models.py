@@ -186,6 +186,9 @@ class PromptVariant:
         object.__setattr__(self, "metadata", check_json_object(f"variants[{key}].metadata", self.metadata))
 
 
+EVERY_UNIT = "*"
+"""In the overrides of an experiment: the variant of all units that have no override of their own."""
+
 UnitKind = Literal["user", "session", "request", "features"]
 
 

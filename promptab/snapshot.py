@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from promptab.allocation import AllocationMap, Intervals, enrolled, moved, point_of, seed
 from promptab.errors import NotFoundError, StateError, VariableError
 from promptab.models import (
+    EVERY_UNIT,
     Assignment,
     AssignmentReason,
     Environment,
@@ -156,7 +157,7 @@ class Snapshot:
             return _left_out(live, unit, "not_running", idle)
         if unit is None:
             return _left_out(live, unit, "no_unit", f"no {live.experiment.unit} was given to assign by")
-        if (shown := live.experiment.overrides.get(unit)) is not None:
+        if (shown := overridden(live.experiment, unit)) is not None:
             return _served(live, unit, shown, "override", "shown by hand; left out of the analysis", None)
         if (outside := self._outside(live, unit, attributes)) is not None:
             return _left_out(live, unit, *outside)
@@ -188,7 +189,12 @@ class Snapshot:
 
     def _holds(self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any]) -> bool:
         """Whether an experiment claims the unit; one that is paused keeps its units."""
-        return unit in live.experiment.overrides or self._outside(live, unit, attributes) is None
+        return overridden(live.experiment, unit) is not None or self._outside(live, unit, attributes) is None
+
+
+def overridden(experiment: PromptExperiment, unit: str) -> str | None:
+    """Return the variant that the unit is shown by hand, if any."""
+    return experiment.overrides.get(unit, experiment.overrides.get(EVERY_UNIT))
 
 
 def not_serving(experiment: PromptExperiment, now: datetime) -> str | None:

@@ -52,8 +52,9 @@ class Cursor(Protocol):
     def fetchone(self) -> Any: ...
 
 
-def write_batch(cursor: Cursor, rows: Sequence[Row]) -> frozenset[str]:
-    """Write the rows inside the open transaction; return the ids of events that are there with other content."""
+def write_batch(cursor: Cursor, rows: Sequence[Row]) -> frozenset[int]:
+    """Write the rows inside the open transaction; return the positions of events that are there with other content."""
+    positions = [position for position, row in enumerate(rows) if isinstance(row, MetricEvent)]
     batch_events = [row for row in rows if isinstance(row, MetricEvent)]
     told = [row for row in rows if isinstance(row, Exposure)]
     reported = [event for event in batch_events if event.experiment_id and event.variant and event.user_id]
@@ -69,7 +70,7 @@ def write_batch(cursor: Cursor, rows: Sequence[Row]) -> frozenset[str]:
     cursor.executemany(_INSERT_EVENT, values)
     if cursor.rowcount == len(values):
         return frozenset()
-    return frozenset(_conflicts(cursor, batch_events, values))
+    return frozenset(positions[index] for index in _conflicts(cursor, values))
 
 
 def _first_of_units(reported: Iterable[MetricEvent]) -> list[MetricEvent]:
@@ -94,15 +95,13 @@ def _flagged(cursor: Cursor, reported: Iterable[MetricEvent]) -> set[str]:
     return flagged
 
 
-def _conflicts(
-    cursor: Cursor, batch: Sequence[MetricEvent], values: Sequence[tuple[Any, ...]]
-) -> Iterable[str]:
+def _conflicts(cursor: Cursor, values: Sequence[tuple[Any, ...]]) -> Iterable[int]:
     compared = [index for index, name in enumerate(_COLUMNS) if name not in _UNTOLD]
-    for event, given in zip(batch, values, strict=True):
+    for position, given in enumerate(values):
         cursor.execute(_SELECT_EVENT, (given[0],))
         stored = cursor.fetchone()
         if stored is None or any(stored[index] != given[index] for index in compared):
-            yield event.event_id
+            yield position
 
 
 def _exposure_values(exposure: Exposure) -> tuple[Any, ...]:

@@ -11,12 +11,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from promptab.errors import ConflictError, StoreUnavailableError
+from promptab.errors import ConflictError, StoreError, StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
 
 Row = MetricEvent | Exposure
-Commit = Callable[[Sequence[Row]], Awaitable[frozenset[str]]]
-"""Writes rows in one transaction; returns the ids of events that are there already with other content."""
+Commit = Callable[[Sequence[Row]], Awaitable[frozenset[int]]]
+"""Writes rows in one transaction; returns the positions of events that are there already with other content."""
 
 BATCH_ROWS = 2_000
 """The rows of one transaction: large enough to share the commit's cost, small enough not to hold up other
@@ -75,17 +75,17 @@ class GroupCommit:
                 conflicts = await self._commit([row for row, _ in batch])
             except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it, whatever it was
                 del self._pending[: len(batch)]
-                _refuse(batch, error)
+                _refuse(batch, error if isinstance(error, StoreError) else _unforeseen(error))
             else:
                 del self._pending[: len(batch)]
                 _settle(batch, conflicts)
 
 
-def _settle(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], conflicts: frozenset[str]) -> None:
-    for row, future in batch:
+def _settle(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], conflicts: frozenset[int]) -> None:
+    for position, (row, future) in enumerate(batch):
         if future is None or future.done():
             continue
-        if isinstance(row, MetricEvent) and row.event_id in conflicts:
+        if isinstance(row, MetricEvent) and position in conflicts:
             future.set_exception(
                 ConflictError(
                     f"event {row.event_id} exists already with other content; give each event an id of its own"
@@ -95,7 +95,13 @@ def _settle(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], conflicts:
             future.set_result(None)
 
 
-def _refuse(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], error: Exception) -> None:
+def _unforeseen(error: Exception) -> StoreError:
+    refusal = StoreError(f"the events could not be written: {error!r}")
+    refusal.__cause__ = error
+    return refusal
+
+
+def _refuse(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], error: StoreError) -> None:
     unheard = 0
     for _, future in batch:
         if future is None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -50,14 +51,15 @@ def sqlite_path(url: str) -> str | None:
     """Return the file of a SQLite URL, or None for a database in memory."""
     prefix = "sqlite://"
     if not url.startswith(prefix):
-        shown = url.rpartition("@")[2]  # never a password
+        scheme = f"{url.partition(':')[0]}:…"  # the rest may hold a password
         raise InvalidInputError(
-            "url", shown, "a SQLite URL", "write sqlite:///path/to/promptab.db, or sqlite:///:memory:"
+            "url", scheme, "a SQLite URL", "write sqlite:///path/to/promptab.db, or sqlite:///:memory:"
         )
     path = url.removeprefix(prefix).removeprefix("/")
     if "?" in path or "\x00" in path:
         raise InvalidInputError("url", url, "a SQLite URL without options", "give the path of the file alone")
-    return None if path in {"", ":memory:"} else path
+    # a relative path means the folder of this moment, also after the program has changed to another one
+    return None if path in {"", ":memory:"} else str(Path(path).absolute())
 
 
 async def _prepare(engine: AsyncEngine, url: str) -> Identity:

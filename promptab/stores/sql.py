@@ -54,7 +54,9 @@ class SqlStore(ABC):
         self._queue = GroupCommit(self._commit_batch)
         self._told: set[tuple[str, str]] = set()
         self._snapshot: Snapshot | None = None
-        self._outdated = True
+        self._changes = 0
+        """Writes that have ended so far, and how many of them the snapshot is known to show."""
+        self._shown_changes = -1
         self._confirmed_at = float("-inf")
         self._asked_at = float("-inf")
         self._refreshing = asyncio.Lock()
@@ -121,8 +123,8 @@ class SqlStore(ABC):
         await self._engine.dispose()
 
     @abstractmethod
-    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[str]:
-        """Write the rows in one transaction; return the ids of events that are there with other content."""
+    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[int]:
+        """Write the rows in one transaction; return the positions of events that are there with other content."""
 
     async def _release(self) -> None:  # noqa: B027 - most databases have nothing beside the engine to give back
         """Give back what the subclass holds beside the engine."""
@@ -151,24 +153,26 @@ class SqlStore(ABC):
                 return await work(_transaction(connection))
         finally:
             # here and not in the caller, who may have been cancelled before the commit
-            self._outdated = self._outdated or (writes and changes_snapshot)
+            self._changes += writes and changes_snapshot
 
     def _due(self) -> bool:
-        return self._outdated or (self.shared and time.monotonic() - self._asked_at > CHECK_SECONDS)
+        return self._shown_changes != self._changes or (
+            self.shared and time.monotonic() - self._asked_at > CHECK_SECONDS
+        )
 
     async def _refresh(self) -> Snapshot:
-        self._asked_at = asked_at = time.monotonic()
-        self._outdated = False
+        asked_at, changes = time.monotonic(), self._changes
         try:
             snapshot = await self._to_its_end(self._take_snapshot())
         except StoreError as error:
             if self._snapshot is None:
-                self._outdated = True
                 raise
+            self._asked_at = time.monotonic()
             logger.warning("serving from a snapshot that is %.1f s old: %s", self.snapshot_age(), error)
             return self._snapshot
-        self._confirmed_at = asked_at
         self._snapshot = snapshot
+        self._asked_at = self._confirmed_at = asked_at
+        self._shown_changes = changes
         return snapshot
 
     async def _take_snapshot(self) -> Snapshot:

@@ -44,10 +44,10 @@ class SqliteFileStore(SqlStore):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptab-events")
         self._driver: sqlite3.Connection | None = None
 
-    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[str]:
+    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[int]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._commit_in_thread, rows)
 
-    def _commit_in_thread(self, rows: Sequence[Row]) -> frozenset[str]:
+    def _commit_in_thread(self, rows: Sequence[Row]) -> frozenset[int]:
         with translated(self._url):
             if self._driver is None:
                 self._driver = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -89,8 +89,8 @@ class SqliteMemoryStore(SqlStore):
     def _turn(self) -> AbstractAsyncContextManager[Any]:
         return self._one_at_a_time
 
-    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[str]:
-        def write(connection: Connection) -> frozenset[str]:
+    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[int]:
+        def write(connection: Connection) -> frozenset[int]:
             cursor = connection.connection.cursor()
             try:
                 return write_batch(cursor, rows)
