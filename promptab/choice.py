@@ -8,12 +8,14 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from promptab.errors import InvalidInputError
 from promptab.metrics import MetricsCollector, TokensInput
 from promptab.models import Message, MetricEvent, PromptType, PromptVersion
-from promptab.templates import CompiledPrompt
+
+if TYPE_CHECKING:
+    from promptab.templates import CompiledPrompt
 
 Source = Literal["pin", "range", "environment", "experiment", "override", "fallback", "excluded"]
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,7 +14,9 @@ from promptab.checks import check_json_object, check_name
 from promptab.errors import InvalidInputError, TemplateError
 from promptab.models import Json, MessageTemplate, PromptType, PromptVersion
 from promptab.semver import is_exact, is_range
-from promptab.templates import CompiledPrompt, Partial, check_schema, compile_prompt, inspect_template
+
+if TYPE_CHECKING:
+    from promptab.templates import CompiledPrompt, Partial
 
 TemplateInput = str | Sequence[MessageTemplate | Mapping[str, str]] | None
 ValidationInput = Mapping[str, Any] | type[BaseModel] | None
@@ -39,6 +41,8 @@ class Content(NamedTuple):
 
     def references(self, name: str) -> tuple[str, ...]:
         """Return the include references of all templates in their order, each once. Raises `TemplateError`."""
+        from promptab.templates import inspect_template  # noqa: PLC0415 - see promptab.templates
+
         found: dict[str, None] = {}
         for index, message in enumerate(self.sources):
             label = name if not self.messages else f"{name}, message {index + 1}"
@@ -69,7 +73,7 @@ def check_content(
         template=text,
         messages=messages,
         defaults=check_json_object("defaults", defaults or {}),
-        validation=None if validation is None else check_json_object("validation", check_schema(validation)),
+        validation=None if validation is None else _check_validation(validation),
         config=check_json_object("config", config or {}),
     )
 
@@ -126,6 +130,8 @@ def content_hash(content: Content, included_hashes: Mapping[str, str]) -> str:
 
 def compile_version(version: PromptVersion, versions: Mapping[str, PromptVersion]) -> CompiledPrompt:
     """Return the version ready to render; `versions` holds what it includes, by id."""
+    from promptab.templates import compile_prompt  # noqa: PLC0415 - see promptab.templates
+
     return compile_prompt(
         messages=sources(version.prompt_type, version.template, version.messages),
         includes=_partials(version, versions),
@@ -136,6 +142,8 @@ def compile_version(version: PromptVersion, versions: Mapping[str, PromptVersion
 
 
 def _partials(version: PromptVersion, versions: Mapping[str, PromptVersion]) -> dict[str, Partial]:
+    from promptab.templates import Partial  # noqa: PLC0415 - see promptab.templates
+
     partials = {}
     for reference, version_id in version.includes.items():
         included = versions[version_id]
@@ -170,6 +178,12 @@ def _check_template(
             "prompt_type", prompt_type.value, "message", "a list of messages is a prompt of type message"
         )
     return "", messages
+
+
+def _check_validation(validation: Mapping[str, Any] | type[BaseModel]) -> dict[str, Any]:
+    from promptab.templates import check_schema  # noqa: PLC0415 - see promptab.templates
+
+    return check_json_object("validation", check_schema(validation))
 
 
 def _check_message(index: int, message: object) -> MessageTemplate:

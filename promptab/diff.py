@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptab.models import Json, PromptVersion, Record
 from promptab.semver import Bump
-from promptab.templates import CompiledPrompt
+
+if TYPE_CHECKING:
+    from promptab.templates import CompiledPrompt
 
 
 class VersionDiff(Record):

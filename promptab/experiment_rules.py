@@ -10,7 +10,6 @@ from promptab.allocation import AllocationMap, allocate, normalise, reallocate
 from promptab.checks import check_name
 from promptab.errors import InvalidInputError
 from promptab.models import Epoch, PromptExperiment, PromptVariant, UnitKind
-from promptab.templates import compile_condition
 
 
 def first_epoch(experiment: PromptExperiment, starts_at: datetime) -> Epoch:
@@ -86,6 +85,8 @@ def check_unit_kind(unit: str) -> UnitKind:
 
 def check_where(where: str | None) -> str | None:
     if where is not None:
+        from promptab.templates import compile_condition  # noqa: PLC0415 - see promptab.templates
+
         compile_condition(where)
     return where
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from promptab.analysis import Comparison
 from promptab.assigning import unit_of
@@ -21,8 +21,10 @@ from promptab.semver import is_exact
 from promptab.snapshot import LiveExperiment, Snapshot
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store, open_until_the_loop_ends
-from promptab.templates import CompiledPrompt
 from promptab.versions import VersionManager, find_version
+
+if TYPE_CHECKING:
+    from promptab.templates import CompiledPrompt
 
 COMPILED_VERSIONS = 4_096
 """Compiled templates kept in memory; past that all are compiled afresh as they are needed."""

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptab.allocation import AllocationMap, Intervals, enrolled, moved, point_of, seed
 from promptab.errors import NotFoundError, StateError, VariableError
@@ -27,7 +27,9 @@ from promptab.models import (
     PromptType,
     PromptVersion,
 )
-from promptab.templates import Condition, compile_condition
+
+if TYPE_CHECKING:
+    from promptab.templates import Condition
 
 PromptKey = tuple[PromptType, str]
 
@@ -246,10 +248,16 @@ def build_live_experiment(
         dealings=tuple(dealings),
         seed=seed(experiment.salt),
         enrolment_seed=seed(experiment.enrolment_salt),
-        condition=None if experiment.where is None else compile_condition(experiment.where),
+        condition=None if experiment.where is None else _condition(experiment.where),
         held_out=held_out,
         kept=kept,
     )
+
+
+def _condition(where: str) -> Condition:
+    from promptab.templates import compile_condition  # noqa: PLC0415 - see promptab.templates
+
+    return compile_condition(where)
 
 
 def _dealt(live: LiveExperiment, unit: str, now: datetime) -> Assignment | Lookup:

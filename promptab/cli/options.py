@@ -47,7 +47,9 @@ ReasonOption = Annotated[
 ]
 ActorOption = Annotated[
     str | None,
-    typer.Option("--actor", metavar="NAME", help="Who does it.", show_default="the name you are logged in by"),
+    typer.Option(
+        "--actor", metavar="NAME", help="Who does it.", show_default="the name you are logged in by"
+    ),
 ]
 ExperimentArgument = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="The name or id of an experiment.", show_default=False)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 import promptab
-from promptab.cli.exit_codes import Kind, kind_of
+from promptab.cli.exit_codes import kind_of
 from promptab.errors import InvalidInputError, NotFoundError, PromptabError
 from promptab.lab import Lab
 from promptab.versions import UnderstatedVersionWarning
@@ -137,7 +137,7 @@ def report(error: Exception, *, as_json: bool, with_traceback: bool = False) -> 
 
 def report_json(kind: str, message: str, **details: Any) -> None:
     document = {"error": {"kind": kind, "message": message, **details}}
-    print(json.dumps(document, indent=2, default=repr), file=sys.stderr)  # noqa: T201 - the command's own output
+    print(json.dumps(document, indent=2, default=repr), file=sys.stderr)
 
 
 def _error_line(message: str) -> RenderableType:
@@ -156,5 +156,3 @@ def _details(error: Exception) -> dict[str, Any]:
         case _:
             return {}
 
-
-__all__ = ["Kind", "console", "emit", "facts", "note", "print_json", "report", "report_json", "run", "table", "visible"]

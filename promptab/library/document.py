@@ -31,7 +31,7 @@ _CALL_KEYS = (*_COMMON_KEYS, "model", "tools", "output")
 _KEYS: dict[PromptType, tuple[str, ...]] = {
     PromptType.SYSTEM: (*_CALL_KEYS, "template"),
     PromptType.USER: (*_CALL_KEYS, "template"),
-    PromptType.MESSAGE: (*_CALL_KEYS, "messages"),
+    PromptType.MESSAGE: (*_CALL_KEYS, "template", "messages"),
     PromptType.MODEL: _CALL_KEYS,
     PromptType.CONFIG: _COMMON_KEYS,
 }

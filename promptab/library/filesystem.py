@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from promptab.checks import check_name
 from promptab.errors import InvalidInputError, PromptFileError
 from promptab.library.disk import read_regular_file, replace_file
 from promptab.library.listing import TYPE_FOLDERS, Listing, list_prompts
 from promptab.library.lock import LOCK_NAME
-from promptab.library.source import LibraryContents, PromptFile, PromptSource
+from promptab.library.source import LibraryContents, PromptFile, PromptSource, check_source
 from promptab.models import PromptType
 
 MAX_FILE_BYTES = 1_000_000
@@ -76,7 +75,7 @@ class FileSystemPromptLibrary:
         """
         from promptab.library.formats import default_suffix, prompt_bytes  # noqa: PLC0415 - loads PyYAML
 
-        check_name("name", source.name)
+        source = check_source(source)
         listing = list_prompts(self.prompt_dir, [source.prompt_type])
         path = _path_in(listing, source.prompt_type, source.name)
         if path is None:

@@ -9,7 +9,7 @@ from promptab.library.document import Document
 from promptab.library.front_matter import is_body, join_markdown, split_markdown
 from promptab.library.json_text import json_text, parse_json
 from promptab.library.reading import read_source
-from promptab.library.source import PromptSource, check_source
+from promptab.library.source import PromptSource
 from promptab.library.writing import document_of
 from promptab.library.yaml_text import parse_yaml, yaml_text
 from promptab.models import PromptType
@@ -36,12 +36,11 @@ def read_prompt(data: bytes, *, path: str, suffix: str, prompt_type: PromptType,
 
 
 def prompt_bytes(source: PromptSource, *, path: str, suffix: str) -> bytes:
-    """Return a file of that format which reads back as exactly this source.
+    """Return a file of that format which reads back as exactly this source, which `check_source` has passed.
 
     Raises:
-        InvalidInputError: if there is none, because the source is not one that a file may declare.
+        InvalidInputError: if there is none, because of the syntax of a template or the form of a schema.
     """
-    check_source(source)
     document = document_of(source)
     if suffix == ".json":
         text = json_text(document)

@@ -66,18 +66,18 @@ def read_source(document: Document, *, name: str, markdown: Markdown | None = No
 
 
 def _template(document: Document, markdown: Markdown | None) -> str:
-    template = (
-        document.text("template") if document.prompt_type in {PromptType.SYSTEM, PromptType.USER} else None
-    )
+    kind = document.prompt_type
+    template = document.text("template") if kind.has_template else None
     if markdown is None or not markdown.body:
+        if template is None and kind in {PromptType.SYSTEM, PromptType.USER}:
+            # Said outright, a text may be empty; a file that lost its text must not become one.
+            document.refuse((), f"a {kind} prompt needs a template, and there is none")
         return template or ""
-    if template:
-        document.refuse(("template",), "the template is here and below the front matter; keep one")
-    if document.prompt_type is PromptType.MESSAGE:
-        message = "a message prompt has no text below its front matter; write messages: with role and content"
-        raise PromptFileError(document.path, message, line=markdown.body_line)
-    if not document.prompt_type.has_template:
-        message = f"a {document.prompt_type} prompt has no text below its front matter; remove it"
+    for key in ("template", "messages"):
+        if document.value(key) is not None:
+            document.refuse((key,), f"the text is under {key} and below the front matter; keep one")
+    if not kind.has_template:
+        message = f"a {kind} prompt has no text below its front matter; remove it"
         raise PromptFileError(document.path, message, line=markdown.body_line)
     return markdown.body
 
@@ -142,7 +142,10 @@ def _config(document: Document) -> dict[str, Any]:
         "tools": document.list("tools"),
         "output": _output(document),
     }
-    return {part: value for part, value in parts.items() if value is not None}
+    declared = {part: value for part, value in parts.items() if value is not None}
+    if document.prompt_type is PromptType.MODEL and not declared:
+        document.refuse((), "a model prompt needs the key 'model' or 'config'")
+    return declared
 
 
 def _output(document: Document) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ from promptab.checks import check_json_object, check_name, check_tag, check_text
 from promptab.errors import InvalidInputError, PromptFileError
 from promptab.models import Json, MessageTemplate, PromptType, Record, VersionStatus
 from promptab.semver import parse_version
-from promptab.templates import Limits
 
 BUMPS = ("major", "minor", "patch", "auto")
 
@@ -63,30 +62,34 @@ class LibraryContents(NamedTuple):
 
 
 def check_source(source: PromptSource) -> PromptSource:
-    """Refuse what no file may declare. The syntax of templates and schemas is checked when files are read."""
+    """Return the source with plain copies of its JSON, or refuse what no file may declare.
+
+    The syntax of templates and schemas is not checked here but when a file is read, and what is written is read again.
+    """
     check_name("name", source.name)
     _check_texts(source)
-    for field, value in (
-        ("defaults", source.defaults),
-        ("validation", source.validation or {}),
-        ("config", source.config),
-        ("metadata", source.metadata),
-    ):
-        check_json_object(field, value)
-    if source.prompt_type is PromptType.MODEL and not source.config:
-        raise InvalidInputError("config", {}, "the configuration of a model", "declare model: or config:")
     _check_wishes(source)
-    return source
+    validation = source.validation
+    return source.model_copy(
+        update={
+            "defaults": check_json_object("defaults", source.defaults),
+            "validation": None if validation is None else check_json_object("validation", validation),
+            "config": check_json_object("config", source.config),
+            "metadata": check_json_object("metadata", source.metadata),
+        }
+    )
 
 
 def _check_texts(source: PromptSource) -> None:
-    """Text prompts have a template, chat prompts have messages, models and configurations have neither."""
+    """A text has a template, a chat has messages, models and configurations have neither."""
     kind = source.prompt_type
+    from promptab.templates import Limits  # noqa: PLC0415 - see promptab.templates
+
     limit = Limits().source_chars
     check_text("template", source.template, limit=limit)
     for index, message in enumerate(source.messages):
         check_text(f"messages[{index}].content", message.content, limit=limit)
-    if source.template and (kind is PromptType.MESSAGE or not kind.has_template):
+    if source.template and not kind.has_template:
         raise InvalidInputError("template", source.template, f"allowed: a {kind} prompt has no template")
     if source.messages and kind is not PromptType.MESSAGE:
         raise InvalidInputError(
@@ -95,10 +98,10 @@ def _check_texts(source: PromptSource) -> None:
             f"allowed: a {kind} prompt has no messages",
             "put chat prompts into the folder message/",
         )
-    if kind is PromptType.MESSAGE and not source.messages:
+    if source.messages and source.template:
+        raise InvalidInputError("template", source.template, "allowed beside messages", "keep one of the two")
+    if kind is PromptType.MESSAGE and not source.messages and not source.template:
         raise InvalidInputError("messages", [], "a list of at least one message with role and content")
-    if kind.has_template and kind is not PromptType.MESSAGE and not source.template:
-        raise InvalidInputError("template", "", f"the text of a {kind} prompt", "write its template")
 
 
 def _check_wishes(source: PromptSource) -> None:

@@ -20,6 +20,8 @@ def document_of(source: PromptSource) -> dict[str, Any]:
     own = _own_keys(source)
     if source.prompt_type is PromptType.CONFIG:
         document["config"] = source.config
+    elif source.prompt_type is PromptType.MODEL and not source.config:
+        own["config"] = {}  # a model file has to say its configuration, even an empty one
     elif (standard := _standard_config(source.config)) is not None:
         document |= standard
     else:
@@ -31,7 +33,7 @@ def document_of(source: PromptSource) -> dict[str, Any]:
         document[OWN] = own
     if source.messages:
         document["messages"] = [message.model_dump() for message in source.messages]
-    if source.template:
+    elif source.prompt_type.has_template:
         document["template"] = source.template
     return document
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
@@ -29,7 +29,9 @@ BUSY_SECONDS = 5.0
 
 def file_engine(path: str) -> AsyncEngine:
     return _with_begin(
-        create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+        create_async_engine(
+            URL.create("sqlite+aiosqlite", database=path), connect_args={"timeout": BUSY_SECONDS}
+        )
     )
 
 

@@ -4,6 +4,9 @@ each step.
 A compiled template runs code from which every Python operator, attribute and call has been replaced
 (`compiler`), on values that are copies of plain data (`values`), with the work counted (`budget`). The same
 input always costs the same: there is no clock in it.
+
+Importing this package loads Jinja2, which takes as long as the rest of `import promptab`. So what is imported
+with promptab imports it inside the functions that compile a template.
 """
 
 from promptab.templates.body import Partial

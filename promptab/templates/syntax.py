@@ -28,14 +28,14 @@ _ALLOWED = frozenset({
     nodes.Const, nodes.Tuple, nodes.List, nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr,
     nodes.Filter, nodes.Test, nodes.Call, nodes.Getitem, nodes.Getattr, nodes.Slice, nodes.Concat,
     nodes.Compare, nodes.Operand, nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod,
-    nodes.Pow, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos,
+    nodes.Pow, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Scope,
 })  # fmt: skip
 _REFUSED_TAGS: dict[type[nodes.Node], str] = {
     nodes.Extends: "{% extends %}",
     nodes.Import: "{% import %}",
     nodes.FromImport: "{% from ... import %}",
     nodes.Block: "{% block %}",
-    nodes.Scope: "{% autoescape %}",
+    nodes.ScopedEvalContextModifier: "{% autoescape %}",
 }
 # Jinja2 gives `self` a meaning of its own, and True, False and None are no names
 _RESERVED = frozenset({"self", "super", *GLOBALS})

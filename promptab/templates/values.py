@@ -22,57 +22,72 @@ def plain(name: str, value: Any, limits: Limits) -> Any:
     finite, an integer of more than `int_bits`, deeper nesting or more items than `limits` allow:
     `VariableError`.
     """
-    return _Copy(name, limits).of(value, limits.value_depth, "")
+    return _Copy(name, limits).of(value)
 
 
 class _Copy:
-    """One walk over one variable; counts the items."""
+    """One walk over one variable: `path` is where it stands, and `items` counts what it has met."""
 
     def __init__(self, name: str, limits: Limits) -> None:
         self.name = name
         self.limits = limits
+        self.path: list[str | int] = []
         self.items = 0
 
-    def of(self, value: Any, depth: int, path: str) -> Any:  # noqa: PLR0911 - one kind of value a line
+    def of(self, value: Any) -> Any:  # noqa: PLR0911 - one kind of value a line
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, int):
             if value.bit_length() > self.limits.int_bits:
-                self._refuse(path, f"is an integer of more than {self.limits.int_bits} bits; pass it as text")
+                self._refuse(f"is an integer of more than {self.limits.int_bits} bits; pass it as text")
             return int.__int__(value)
         if isinstance(value, float):
             if value - value != 0:
-                self._refuse(path, "is not a finite number; pass None or a text")
+                self._refuse("is not a finite number; pass None or a text")
             return float.__float__(value)
         if isinstance(value, date | time):
             return value.isoformat()
         if isinstance(value, BaseModel):
-            return self.of(value.model_dump(mode="json"), depth, path)
+            return self.of(self._dumped(value))
         if not isinstance(value, Mapping | list | tuple):
             kind = type(value).__name__
-            self._refuse(path, f"is of type {kind}; pass JSON-like data, a date or a pydantic model")
-        return self._container(value, depth, path)
+            self._refuse(f"is of type {kind}; pass JSON-like data, a date or a pydantic model")
+        return self._container(value)
 
-    def _container(
-        self, value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], depth: int, path: str
-    ) -> Any:
-        if depth <= 0:
-            self._refuse(path, f"nests more than {self.limits.value_depth} deep")
+    def _container(self, value: Mapping[Any, Any] | list[Any] | tuple[Any, ...]) -> Any:
         self.items += len(value)
         if self.items > self.limits.value_items:
-            self._refuse("", f"has more than {self.limits.value_items} items and members")
+            self._refuse(f"brings the items and members to more than {self.limits.value_items}")
+        if len(self.path) >= self.limits.value_depth:
+            self._refuse(f"nests more than {self.limits.value_depth} deep")
         if isinstance(value, Mapping):
-            return {
-                self._key(key, path): self.of(item, depth - 1, f"{path}.{key}") for key, item in value.items()
-            }
-        return [self.of(item, depth - 1, f"{path}[{index}]") for index, item in enumerate(value)]
+            return {self._key(key): self._member(key, item) for key, item in value.items()}
+        return [self._member(index, item) for index, item in enumerate(value)]
 
-    def _key(self, key: Any, path: str) -> str:
+    def _member(self, key: str | int, value: Any) -> Any:
+        self.path.append(key)
+        copied = self.of(value)
+        self.path.pop()
+        return copied
+
+    def _key(self, key: Any) -> str:
         if not isinstance(key, str):
-            self._refuse(path, f"has the key {key!r}; the keys of an object are texts")
+            self._refuse(f"has a key of type {type(key).__name__}; the keys of an object are texts")
         return str.__str__(key)
 
-    def _refuse(self, path: str, problem: str) -> NoReturn:
-        raise VariableError(self.name, f"variable {self.name}{path} {problem}")
+    def _dumped(self, model: BaseModel) -> Any:
+        try:
+            return model.model_dump(mode="json")
+        except (ValueError, TypeError) as error:
+            raise VariableError(
+                self.name, f"variable {self._place()} cannot be written as JSON: {error}"
+            ) from error
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise VariableError(self.name, f"variable {self._place()} {problem}")
+
+    def _place(self) -> str:
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step[:80]}" for step in self.path)
+        return self.name + "".join(steps)

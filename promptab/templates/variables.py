@@ -56,14 +56,16 @@ class Interface:
         return names
 
     def _refuse_unknown(self, names: Mapping[str, Any]) -> None:
-        unknown = next(name for name in names if name not in self.known)
-        if not isinstance(unknown, str):
-            raise VariableError(
-                repr(unknown), f"a variable is called {unknown!r}; names of variables are texts"
-            )
+        for unknown in names.keys() - self.known:
+            if not isinstance(unknown, str):
+                kind = type(unknown).__name__
+                raise VariableError(
+                    kind, f"a variable has a name of type {kind}; names of variables are texts"
+                )
         if self._schema is None or not self._schema.open:
+            unknown = min(names.keys() - self.known)
             known = ", ".join(sorted(self.known)) or "none"
-            raise VariableError(unknown, f"unknown variable {unknown!r}; the prompt takes {known}")
+            raise VariableError(unknown, f"unknown variable {unknown[:80]!r}; the prompt takes {known}")
 
     def _refuse_missing(self, names: Mapping[str, Any]) -> None:
         missing = sorted(self.required - names.keys())

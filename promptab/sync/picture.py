@@ -1,0 +1,98 @@
+"""What a store holds at one moment, in memory: a plan is made on it without asking the store again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from promptab.content import Reference
+from promptab.lifecycle import SERVED_STATUSES
+from promptab.models import PromptVersion, VersionStatus
+from promptab.semver import best_match, is_exact, sort_key
+from promptab.stores.base import Store, Transaction
+from promptab.sync.items import Key
+
+
+class StorePicture:
+    """All versions of a store, found in the ways in which the managers find them."""
+
+    def __init__(self, store_id: str, versions: Iterable[PromptVersion]) -> None:
+        self.store_id = store_id
+        self._of: dict[Key, list[PromptVersion]] = {}
+        self._by_id: dict[str, PromptVersion] = {}
+        for version in versions:
+            self._of.setdefault((version.prompt_type, version.name), []).append(version)
+            self._by_id[version.version_id] = version
+        for of_prompt in self._of.values():
+            of_prompt.sort(key=_order, reverse=True)
+
+    @classmethod
+    async def of_store(cls, store: Store) -> Self:
+        async def work(tx: Transaction) -> list[PromptVersion]:
+            return await tx.versions.listing()
+
+        return cls(store.store_id, await store.read(work))
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        return frozenset(self._of)
+
+    def versions(self, key: Key) -> Sequence[PromptVersion]:
+        """Return every version of a prompt, highest first."""
+        return self._of.get(key, ())
+
+    def highest(self, key: Key) -> PromptVersion | None:
+        return next(iter(self.versions(key)), None)
+
+    def latest(self, key: Key) -> PromptVersion | None:
+        """Return the highest active or production version."""
+        return next((version for version in self.versions(key) if version.status in SERVED_STATUSES), None)
+
+    def numbered(self, key: Key, number: str) -> PromptVersion | None:
+        return next((version for version in self.versions(key) if version.version == number), None)
+
+    def unchanged(self, key: Key, content_hash: str) -> PromptVersion | None:
+        """Return what `create_version(..., if_changed=True)` would return instead of a new version."""
+        for version in (self.latest(key), self.highest(key)):
+            if (
+                version is not None
+                and version.content_hash == content_hash
+                and version.status != VersionStatus.ARCHIVED
+            ):
+                return version
+        return None
+
+    def included(self, reference: Reference) -> PromptVersion | None:
+        """Return the version that an include would be pinned to now."""
+        key = (reference.prompt_type, reference.name)
+        if is_exact(reference.version):
+            return self.numbered(key, reference.version)
+        if reference.version == "latest":
+            return self.latest(key)
+        served = [version.version for version in self.versions(key) if version.status in SERVED_STATUSES]
+        best = best_match(reference.version, served)
+        return None if best is None else self.numbered(key, best)
+
+    def by_id(self, version_id: str) -> PromptVersion | None:
+        return self._by_id.get(version_id)
+
+    def with_includes(self, version: PromptVersion) -> dict[str, PromptVersion]:
+        """Return everything that a version includes, directly or not, by id."""
+        found: dict[str, PromptVersion] = {}
+        missing = set(version.includes.values())
+        while missing:
+            more = {version_id: self._by_id[version_id] for version_id in missing}
+            found.update(more)
+            missing = {i for included in more.values() for i in included.includes.values()} - set(found)
+        return found
+
+    def foresee(self, version: PromptVersion) -> None:
+        """Add a version that is yet to be made, so that what includes it is planned on it."""
+        of_prompt = self._of.setdefault((version.prompt_type, version.name), [])
+        of_prompt.append(version)
+        of_prompt.sort(key=_order, reverse=True)
+        self._by_id[version.version_id] = version
+
+
+def _order(version: PromptVersion) -> str:
+    return sort_key(version.version)
