@@ -161,12 +161,12 @@ class Snapshot:
             return _left_out(live, unit, "no_unit", f"no {live.experiment.unit} was given to assign by")
         if (shown := overridden(live.experiment, unit)) is not None:
             return _served(live, unit, shown, "override", "shown by hand; left out of the analysis", None)
-        if (outside := self._outside(live, unit, attributes)) is not None:
+        if (outside := self._outside(live, unit, attributes, now)) is not None:
             return _left_out(live, unit, *outside)
         return _dealt(live, unit, now)
 
     def _outside(
-        self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any]
+        self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any], now: datetime
     ) -> tuple[AssignmentReason, str] | None:
         """Return why the unit is not in the experiment, or None where it is."""
         if live.held_out is not None and live.held_out.holds(unit):
@@ -183,15 +183,20 @@ class Snapshot:
         for earlier in self.experiments:
             if earlier is live:
                 break
-            if earlier.exclusive_keys & live.exclusive_keys and self._holds(earlier, unit, attributes):
+            if earlier.exclusive_keys & live.exclusive_keys and self._holds(earlier, unit, attributes, now):
                 return "other_experiment", (
                     f"already in {earlier.experiment.name!r} ({earlier.experiment.experiment_id}), which started first"
                 )
         return None
 
-    def _holds(self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any]) -> bool:
-        """Whether an experiment claims the unit; one that is paused keeps its units."""
-        return overridden(live.experiment, unit) is not None or self._outside(live, unit, attributes) is None
+    def _holds(self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any], now: datetime) -> bool:
+        """Whether an experiment claims the unit: one that is paused does, one outside its schedule does not."""
+        if off_schedule(live.experiment, now) is not None:
+            return False
+        return (
+            overridden(live.experiment, unit) is not None
+            or self._outside(live, unit, attributes, now) is None
+        )
 
 
 def overridden(experiment: PromptExperiment, unit: str) -> str | None:
@@ -203,6 +208,11 @@ def not_serving(experiment: PromptExperiment, now: datetime) -> str | None:
     """Return why the experiment serves nobody at this time, or None where it does."""
     if experiment.status != ExperimentStatus.RUNNING:
         return f"the experiment is {experiment.status}"
+    return off_schedule(experiment, now)
+
+
+def off_schedule(experiment: PromptExperiment, now: datetime) -> str | None:
+    """Return why the experiment's schedule has it serve nobody at this time, or None where it has it serve."""
     if experiment.starts_at is not None and now < experiment.starts_at:
         return f"the experiment is scheduled to start at {experiment.starts_at.isoformat()}"
     if experiment.ends_at is not None and now >= experiment.ends_at:

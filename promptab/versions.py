@@ -18,9 +18,9 @@ from promptab.content import (
     content_hash,
     parse_reference,
 )
-from promptab.deploying import Deploying
+from promptab.deploying import UNSET, Deploying, Expected
 from promptab.diff import VersionDiff, diff_versions
-from promptab.errors import InvalidInputError, NotFoundError, StateError, TemplateError
+from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError, TemplateError
 from promptab.lifecycle import SERVED_STATUSES, check_version_transition
 from promptab.models import ENVIRONMENTS, ExperimentStatus, PromptType, PromptVersion, VersionStatus
 from promptab.semver import (
@@ -61,6 +61,7 @@ class VersionManager(Deploying):
         config: Mapping[str, Any] | None = None,
         bump: Bump | Literal["auto"] = "patch",
         if_changed: bool = False,
+        expected: Expected = UNSET,
     ) -> PromptVersion:
         """Create the next version of a prompt, or the version with the given number.
 
@@ -76,6 +77,8 @@ class VersionManager(Deploying):
         kind, name = check_prompt(name, prompt_type)
         content = check_content(kind, template, defaults=defaults, validation=validation, config=config)
         references = content.references(f"{kind}/{name}")
+        if isinstance(tags, str):
+            raise InvalidInputError("tags", tags, "a list of tags", f"write [{tags!r}]")
         checked_tags = sorted({check_tag("tags", tag) for tag in tags})
         status = VersionStatus.parse(status)
         number = None if version is None else str(parse_version(version))
@@ -111,6 +114,7 @@ class VersionManager(Deploying):
             highest = await tx.versions.by_number(kind, name, numbers[0]) if numbers else None
             if if_changed and (same := await _unchanged(tx, pinned, highest)) is not None:
                 return same, None
+            _check_expected(pinned, highest, expected)
             parent = await self._parent(tx, pinned, highest)
             change = None
             if highest is not None and (number is not None or bump == "auto"):
@@ -290,6 +294,16 @@ class VersionManager(Deploying):
         return found
 
 
+def _check_expected(version: PromptVersion, highest: PromptVersion | None, expected: Expected) -> None:
+    if expected is UNSET or expected == (None if highest is None else highest.version_id):
+        return
+    there = "no version" if highest is None else f"version {highest.version}"
+    raise ConflictError(
+        f"{version.prompt_type}/{version.name} has {there} as its highest by now: somebody else changed it; "
+        "look at it and try again"
+    )
+
+
 async def find_version(tx: Transaction, kind: PromptType, name: str, version: str) -> PromptVersion | None:
     """Resolve an exact number, `latest`, a range or a tag."""
     if is_exact(version):
@@ -348,16 +362,11 @@ def _refuse_cycles(version: PromptVersion, included: Mapping[str, PromptVersion]
 async def _unchanged(
     tx: Transaction, version: PromptVersion, highest: PromptVersion | None
 ) -> PromptVersion | None:
-    """Return the latest version, or the highest where none is active, if it has this content."""
+    """Return the latest version, or the highest draft where none is active, if it has this content."""
     latest = await find_version(tx, version.prompt_type, version.name, "latest")
-    for candidate in (latest, highest):
-        if (
-            candidate is not None
-            and candidate.content_hash == version.content_hash
-            and candidate.status != VersionStatus.ARCHIVED
-        ):
-            return candidate
-    return None
+    if latest is None and highest is not None and highest.status == VersionStatus.DRAFT:
+        latest = highest
+    return latest if latest is not None and latest.content_hash == version.content_hash else None
 
 
 async def _diff(tx: Transaction, before: PromptVersion, after: PromptVersion, compiled: Any) -> VersionDiff:

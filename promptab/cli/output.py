@@ -155,4 +155,3 @@ def _details(error: Exception) -> dict[str, Any]:
             return {"field": error.field, "value": error.value, "bound": error.bound, "remedy": error.remedy}
         case _:
             return {}
-

@@ -102,7 +102,9 @@ def sorted_by_number(versions: Iterable[PromptVersion]) -> list[PromptVersion]:
 async def _what_there_is(lab: Lab, name: str) -> str:
     labels = sorted({f"{v.prompt_type}/{v.name}" for v in await lab.versions.list_versions()})
     if not labels:
-        return "the store is empty: create one with `promptab new`, or bring files in with `promptab sync push`"
+        return (
+            "the store is empty: create one with `promptab new`, or bring files in with `promptab sync push`"
+        )
     by_name = {label.partition("/")[2]: label for label in labels}
     close = difflib.get_close_matches(name, by_name, n=3)
     if close:

@@ -70,7 +70,7 @@ async def _live_experiments(tx: Transaction, experiments: Sequence[PromptExperim
 
 def _start_order(experiment: PromptExperiment) -> tuple[float, str]:
     started = experiment.started_at or experiment.created_at
-    return (started.timestamp(), experiment.experiment_id)
+    return (max(started, experiment.starts_at or started).timestamp(), experiment.experiment_id)
 
 
 def _kept_by_experiment(exposures: Iterable[Exposure]) -> Mapping[str, Mapping[str, str]]:

@@ -78,6 +78,8 @@ class SqlStore(ABC):
         return await self._to_its_end(self._transact(work, writes=True))
 
     async def snapshot(self) -> Snapshot:
+        if self._closed:
+            raise self._closed_error()
         current = self._snapshot
         if current is not None and not self._due():
             return current
@@ -188,11 +190,14 @@ class SqlStore(ABC):
         """
         if self._closed:
             transaction.close()
-            raise StoreUnavailableError(f"{self._url}: the store is closed; open it again")
+            raise self._closed_error()
         task = asyncio.get_running_loop().create_task(transaction)
         self._running.add(task)
         task.add_done_callback(self._finished)
         return await asyncio.shield(task)
+
+    def _closed_error(self) -> StoreUnavailableError:
+        return StoreUnavailableError(f"{self._url}: the store is closed; open it again")
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

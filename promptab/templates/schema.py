@@ -238,7 +238,8 @@ def _match_steps(pattern: str, text: str) -> int:
 def _variable_error(error: ValidationError) -> VariableError:
     path = list(error.absolute_path)
     if not path and error.validator == "additionalProperties" and isinstance(error.schema, Mapping):
-        name = min(set(error.instance) - error.schema.get("properties", {}).keys())
+        given: Any = error.instance
+        name = min(given.keys() - error.schema.get("properties", {}).keys())
         return VariableError(name, f"variable {name} is not declared in validation, which admits no others")
     if not path:
         return VariableError("variables", f"the variables are not as declared: {_expectation(error)}")

@@ -55,7 +55,7 @@ class Interface:
             self._schema.check(names)
         return names
 
-    def _refuse_unknown(self, names: Mapping[str, Any]) -> None:
+    def _refuse_unknown(self, names: Mapping[Any, Any]) -> None:
         for unknown in names.keys() - self.known:
             if not isinstance(unknown, str):
                 kind = type(unknown).__name__

@@ -1,0 +1,214 @@
+"""`promptab promote`, `rollback` and `deployments`: what is live, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptab.cli.arguments import actor_or_user, read_time
+from promptab.cli.options import (
+    ActorOption,
+    EnvironmentOption,
+    JsonOption,
+    PromptArgument,
+    ReasonOption,
+    ReferenceArgument,
+    TypeOption,
+    UrlOption,
+)
+from promptab.cli.output import emit, run, table
+from promptab.cli.references import Prompt, find_exactly, find_prompt, parse_prompt, parse_reference
+from promptab.cli.wording import moment
+from promptab.deploying import UNSET
+from promptab.lab import Lab
+from promptab.models import Deployment, PromptVersion
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def promote(
+    reference: ReferenceArgument,
+    *,
+    environment: EnvironmentOption = "production",
+    reason: ReasonOption = "",
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            "--expected",
+            metavar="VERSION",
+            help="Only if this is live now; none for nothing. Otherwise exit code 4.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt_type: TypeOption = None,
+    actor: ActorOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version live in an environment. Doing it again changes nothing.
+
+    $ promptab promote system/greeting@1.0.0 --reason "reviewed by the support team"
+    $ promptab promote system/greeting@latest --environment staging
+    """
+
+    async def work(lab: Lab) -> Deployment:
+        version = await find_exactly(lab, parse_reference(reference, prompt_type))
+        return await lab.versions.promote(
+            version.version_id,
+            environment,
+            reason=reason,
+            expected=UNSET if expected is None else None if expected == "none" else expected,
+            actor=actor_or_user(actor),
+        )
+
+    move = run(work, url=url)
+    emit(move, as_json=as_json, human=lambda to: to.print(_live_now(move)))
+
+
+def rollback(
+    prompt: PromptArgument,
+    *,
+    environment: EnvironmentOption = "production",
+    reason: ReasonOption = "",
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            "--expected",
+            metavar="BAD_VERSION",
+            help="Do nothing unless this is live: a script is then safe to run twice.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt_type: TypeOption = None,
+    actor: ActorOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to what was live before, and deprecate what is live now. Again, it goes back one more.
+
+    Experiments that serve the version are paused, so that nobody gets it from there.
+
+    $ promptab rollback system/greeting --expected 1.1.0 --reason "answers in the wrong language"
+    """
+
+    async def work(lab: Lab) -> tuple[Prompt, Deployment | None]:
+        found = await find_prompt(lab, parse_prompt(prompt, prompt_type))
+        move = await lab.versions.rollback(
+            found.name,
+            found.prompt_type,
+            environment,
+            reason=reason,
+            expected=UNSET if expected is None else expected,
+            actor=actor_or_user(actor),
+        )
+        return found, move
+
+    found, move = run(work, url=url)
+    emit(
+        {"rolled_back": move is not None, "deployment": move},
+        as_json=as_json,
+        human=lambda to: _print_rollback(to, found, move, environment=environment, expected=expected),
+    )
+
+
+def deployments(
+    prompt: PromptArgument,
+    *,
+    environment: Annotated[
+        str | None,
+        typer.Option(
+            "--environment", "-e", metavar="ENVIRONMENT", help="production or staging.", show_default="both"
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="Say what was live then (in production unless told): 2025-06-30T14:00, or 12h for 12 hours ago.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt_type: TypeOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who made what live, when and why, in the order of the moves; or what was live at a time.
+
+    $ promptab deployments system/greeting
+    $ promptab deployments system/greeting --at 2h
+    """
+    time = None if at is None else read_time("--at", at, now=datetime.now(UTC))
+
+    async def history(lab: Lab) -> tuple[Prompt, list[Deployment]]:
+        found = await find_prompt(lab, parse_prompt(prompt, prompt_type))
+        return found, await lab.versions.deployments(found.name, found.prompt_type, environment)
+
+    async def live(lab: Lab) -> PromptVersion | None:
+        assert time is not None  # noqa: S101 - narrows the type
+        found = await find_prompt(lab, parse_prompt(prompt, prompt_type))
+        return await lab.versions.deployed_at(
+            found.name, found.prompt_type, time, environment or "production"
+        )
+
+    if time is not None:
+        version = run(live, url=url)
+        where = environment or "production"
+        emit(
+            {"at": time.astimezone(UTC), "environment": where, "version": version},
+            as_json=as_json,
+            human=lambda to: to.print(_live_then(version, where, time)),
+        )
+        return
+    found, moves = run(history, url=url)
+    emit(moves, as_json=as_json, human=lambda to: _print_history(to, found, moves))
+
+
+def _live_now(move: Deployment) -> str:
+    before = f" (before: {move.previous_version})" if move.previous_version else ""
+    return f"{move.prompt_type}/{move.name}@{move.version} is live in {move.environment}{before}"
+
+
+def _live_then(version: PromptVersion | None, environment: str, time: datetime) -> str:
+    then = f"{moment(time.astimezone(UTC))} UTC"
+    if version is None:
+        return f"Nothing that still exists was live in {environment} at {then}."
+    return f"{version.label} was live in {environment} at {then}."
+
+
+def _print_rollback(
+    to: Console, prompt: Prompt, move: Deployment | None, *, environment: str, expected: str | None
+) -> None:
+    if move is None:
+        to.print(f"Nothing to do: {environment} of {prompt.label} is not {expected}.")
+        return
+    to.print(_live_now(move))
+    for experiment in _paused(move):
+        to.print(f"paused the experiment {experiment}, which served {move.previous_version}")
+
+
+def _paused(move: Deployment) -> Sequence[Any]:
+    return (move.evidence or {}).get("paused_experiments", ())
+
+
+def _print_history(to: Console, prompt: Prompt, moves: Sequence[Deployment]) -> None:
+    if not moves:
+        to.print(f"{prompt.label} was never live anywhere.")
+        return
+    to.print(prompt.label, style="bold")
+    rows = table("at (UTC)", "environment", "action", "from", "to", "by", "reason")
+    for move in moves:
+        rows.add_row(
+            moment(move.at),
+            move.environment,
+            move.action,
+            move.previous_version or "-",
+            move.version or "-",
+            move.actor or "-",
+            move.reason,
+        )
+    to.print(rows)
