@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -203,10 +204,11 @@ def _check_message(index: int, message: object) -> MessageTemplate:
 
 
 def _check_storable(template: str) -> None:
+    """Refuse what not every database and file can hold: controls and lone surrogates."""
     for line, text in enumerate(template.split("\n"), start=1):
         for character in text:
-            if character == "\x00" or "\ud800" <= character <= "\udfff":
-                raise TemplateError(f"contains U+{ord(character):04X}, which no database can hold", line=line)
+            if character not in "\r\t" and unicodedata.category(character) in {"Cc", "Cs"}:
+                raise TemplateError(f"contains the control character U+{ord(character):04X}", line=line)
 
 
 def check_prompt(name: str, prompt_type: str) -> tuple[PromptType, str]:

@@ -17,11 +17,12 @@ from promptab.experiments import ABTestManager
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
 from promptab.models import Assignment, PromptType, PromptVersion
+from promptab.resolving import find_version
 from promptab.semver import is_exact
 from promptab.snapshot import LiveExperiment, Snapshot
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store, open_until_the_loop_ends
-from promptab.versions import VersionManager, find_version
+from promptab.versions import VersionManager
 
 if TYPE_CHECKING:
     from promptab.templates import CompiledPrompt

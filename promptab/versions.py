@@ -9,25 +9,20 @@ from typing import Any, Literal
 
 from promptab.checks import check_json_object, check_label, check_tag, check_uuid
 from promptab.content import (
-    Content,
     TemplateInput,
     ValidationInput,
     check_content,
     check_prompt,
     compile_version,
-    content_hash,
-    parse_reference,
 )
 from promptab.deploying import UNSET, Deploying, Expected
 from promptab.diff import VersionDiff, diff_versions
-from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError, TemplateError
-from promptab.lifecycle import SERVED_STATUSES, check_version_transition
+from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
+from promptab.lifecycle import check_version_transition
 from promptab.models import ENVIRONMENTS, ExperimentStatus, PromptType, PromptVersion, VersionStatus
+from promptab.resolving import find_version, pinned_version
 from promptab.semver import (
     Bump,
-    best_match,
-    is_exact,
-    is_range,
     next_version,
     parse_version,
     step_between,
@@ -107,7 +102,7 @@ class VersionManager(Deploying):
             environments.add("production")
 
         async def work(tx: Transaction) -> tuple[PromptVersion, VersionDiff | None]:
-            pinned = await _pinned(tx, draft, content, references)
+            pinned = await pinned_version(tx, draft, content, references)
             included = await tx.versions.with_includes(pinned)
             compiled = compile_version(pinned, included) if kind.has_template else None
             numbers = await tx.versions.numbers(kind, name)
@@ -302,61 +297,6 @@ def _check_expected(version: PromptVersion, highest: PromptVersion | None, expec
         f"{version.prompt_type}/{version.name} has {there} as its highest by now: somebody else changed it; "
         "look at it and try again"
     )
-
-
-async def find_version(tx: Transaction, kind: PromptType, name: str, version: str) -> PromptVersion | None:
-    """Resolve an exact number, `latest`, a range or a tag."""
-    if is_exact(version):
-        return await tx.versions.by_number(kind, name, version)
-    if version != "latest" and not is_range(version):
-        tagged = await tx.versions.by_tag(kind, name, check_tag("version", version))
-        return tagged[0] if tagged else None
-    numbers = await tx.versions.numbers(kind, name, SERVED_STATUSES)
-    wanted = (numbers[0] if numbers else None) if version == "latest" else best_match(version, numbers)
-    return None if wanted is None else await tx.versions.by_number(kind, name, wanted)
-
-
-async def _pinned(
-    tx: Transaction, version: PromptVersion, content: Content, references: Iterable[str]
-) -> PromptVersion:
-    """Return the version with its includes resolved, and the hash over it all."""
-    label = f"{version.prompt_type}/{version.name}"
-    includes: dict[str, str] = {}
-    hashes: dict[str, str] = {}
-    for text in references:
-        reference = parse_reference(text, template=label)
-        found = await find_version(tx, reference.prompt_type, reference.name, reference.version)
-        if found is None:
-            raise TemplateError(
-                f"cannot include {text!r}: no active version matches; "
-                f"create {reference.prompt_type}/{reference.name} first",
-                template=label,
-            )
-        if found.messages:
-            raise TemplateError(
-                f"cannot include {text!r}: it is a list of messages, not a text", template=label
-            )
-        includes[text] = found.version_id
-        hashes[text] = found.content_hash
-    pinned = version.model_copy(update={"includes": includes, "content_hash": content_hash(content, hashes)})
-    _refuse_cycles(pinned, await tx.versions.with_includes(pinned))
-    return pinned
-
-
-def _refuse_cycles(version: PromptVersion, included: Mapping[str, PromptVersion]) -> None:
-    """Refuse a prompt that reaches itself: pins are to finished versions, so it would not loop, but nobody
-    means it.
-    """
-
-    def walk(current: PromptVersion, path: tuple[str, ...]) -> None:
-        for version_id in current.includes.values():
-            child = included[version_id]
-            label = f"{child.prompt_type}/{child.name}"
-            if label == path[0]:
-                raise TemplateError(f"includes itself: {' -> '.join((*path, label))}", template=path[0])
-            walk(child, (*path, label))
-
-    walk(version, (f"{version.prompt_type}/{version.name}",))
 
 
 async def _unchanged(

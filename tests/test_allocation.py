@@ -324,6 +324,21 @@ def test_a_variant_that_had_weight_zero_gets_a_range_and_gives_it_back() -> None
     assert reallocate(thirds, {"a": 1, "b": 1, "c": 0}).measures() == halves.measures()
 
 
+def test_reallocation_hands_over_a_whole_fragment_before_it_cuts_a_range() -> None:
+    # "lose" has a large and a small piece, and neither borders on "gain"
+    sixteenths = [(6, "lose"), (8, "x"), (9, "lose"), (11, "y"), (14, "gain"), (16, "z")]
+    owners = AllocationMap(tuple((end * SPACE // 16, key) for end, key in sixteenths))
+    following = reallocate(owners, {"lose": 6, "gain": 4, "x": 2, "y": 2, "z": 2})
+    assert [key for _, key in following.segments] == ["lose", "x", "gain", "y", "gain", "z"]
+
+
+def test_reallocation_cuts_where_two_shrinking_ranges_meet() -> None:
+    # one piece for "gain" serves both: 4 segments and not 5
+    owners = allocate({"stays": 1, "a": 1, "b": 1, "gain": 0})
+    following = reallocate(owners, {"stays": 2, "a": 1, "b": 1, "gain": 2})
+    assert [key for _, key in following.segments] == ["stays", "a", "gain", "b"]
+
+
 def test_reallocate_refuses_to_forget_an_owner() -> None:
     owners = allocate({"a": 1, "b": 1})
     with pytest.raises(InvalidInputError, match="give b a weight; 0 takes its share away"):
@@ -413,7 +428,13 @@ def test_intervals_refuse_an_empty_reversed_or_outer_range(span: tuple[int, int]
 def test_normalise_keeps_order_and_ratio() -> None:
     assert list(normalise({"b": 50, "a": 150}, positive=True).items()) == [("b", 0.25), ("a", 0.75)]
     assert normalise({"a": 5e-324, "b": 5e-324}, positive=True) == {"a": 0.5, "b": 0.5}
-    assert normalise({"a": 0.5 + 1e-9, "b": 0.5}, positive=True)["b"] < 0.5
+
+
+@pytest.mark.parametrize("excess", [1e-9, -1e-9, 1e-15, -1e-15])
+def test_normalise_corrects_sums_that_miss_one_by_more_than_rounding(excess: float) -> None:
+    shares = normalise({"a": 0.5 + excess, "b": 0.5}, positive=True)
+    assert (shares["b"] < 0.5) is (excess > 0)
+    assert abs(math.fsum(shares.values()) - 1) <= 2**-52
 
 
 @pytest.mark.parametrize("positive", [True, False])

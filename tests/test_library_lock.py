@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -143,7 +142,7 @@ def test_link_in_place_of_the_lock_is_neither_read_nor_written(tmp_path: Path, t
     with pytest.raises(PromptFileError, match="symbolic link"):
         Lock([TONE]).write(path)
     assert outside.read_text() == "promptab-lock 1\n"
-    assert sorted(os.listdir(tmp_path)) == ["outside", "promptab.lock"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["outside", "promptab.lock"]
 
 
 def test_lock_refuses_two_entries_for_one_prompt() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from promptab.errors import InvalidInputError
@@ -24,6 +25,7 @@ _letters = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from(
 texts = st.text(_letters, max_size=40)
 lines = st.lists(texts, max_size=4).map("\n".join)
 keys = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
+# What YAML's two versions take for something else than text, and what blocks and fences trip over.
 tricky = st.sampled_from(
     [
         "",
@@ -32,6 +34,8 @@ tricky = st.sampled_from(
         "yes",
         "no",
         "on",
+        "true",
+        "True",
         "1",
         "1.0",
         "1e5",
@@ -43,8 +47,6 @@ tricky = st.sampled_from(
         "2024-01-01",
         ".nan",
         "<<",
-    ]
-    + [
         "=",
         "---",
         "--- a",
@@ -52,18 +54,8 @@ tricky = st.sampled_from(
         "- a",
         "a: b",
         "a #b",
-        " a",
-        "a ",
-        "\n",
-        "\na",
-        " \na",
-        "a\n",
-        "a\n\n",
-        "|",
-        "true",
-        "True",
     ]
-)
+) | st.sampled_from(["|", " a", "a ", "\n", "\na", " \na", "a\n", "a\n\n"])
 scalars = (
     st.none()
     | st.booleans()
@@ -78,8 +70,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | tricky, inner, max_size=3),
     max_leaves=8,
 )
-# A key holds no line break or tab.
-json_objects = st.dictionaries(keys, json_values, max_size=4).filter(lambda value: _keys_are_plain(value))
 
 
 def _keys_are_plain(value: Any) -> bool:
@@ -87,6 +77,9 @@ def _keys_are_plain(value: Any) -> bool:
         return all(not set(key) & set("\n\t\r") and _keys_are_plain(inner) for key, inner in value.items())
     return all(map(_keys_are_plain, value)) if isinstance(value, list) else True
 
+
+# A key holds no line break or tab.
+json_objects = st.dictionaries(keys, json_values, max_size=4).filter(_keys_are_plain)
 
 # The template language is not the subject here: no delimiters, so that every text is a valid template.
 templates = (texts | lines | tricky).filter(
@@ -132,20 +125,20 @@ def sources(draw: st.DrawFn) -> PromptSource:
     """Any source that a file may declare."""
     kind = draw(st.sampled_from(PromptType))
     texts_of: dict[str, Any] = {}
-    if kind is PromptType.MESSAGE:
+    if kind is PromptType.MESSAGE and draw(st.booleans()):
         message = st.builds(
             MessageTemplate, role=st.sampled_from(["system", "user", "assistant"]), content=templates
         )
         texts_of["messages"] = tuple(draw(st.lists(message, min_size=1, max_size=3)))
     elif kind.has_template:
-        texts_of["template"] = draw(templates.filter(bool))
+        texts_of["template"] = draw(templates.filter(bool) if kind is PromptType.MESSAGE else templates)
     config = draw(json_objects if kind is PromptType.CONFIG else standard_configs | json_objects)
     return PromptSource(
         name=draw(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,12}", fullmatch=True)),
         prompt_type=kind,
         defaults=draw(json_objects),
         validation=draw(schemas),
-        config=config or ({"model": "m"} if kind is PromptType.MODEL else {}),
+        config=config,
         metadata=draw(
             json_objects | st.fixed_dictionaries({"description": json_values}).filter(_keys_are_plain)
         ),
@@ -156,7 +149,15 @@ def sources(draw: st.DrawFn) -> PromptSource:
     )
 
 
+@settings(max_examples=200, deadline=None)
 @given(sources(), st.sampled_from([None, ".md", ".yaml", ".yml", ".json"]))
+@example(
+    # A block at the end of the front matter: the line break before the closing line belongs to it.
+    PromptSource(
+        name="a", prompt_type=PromptType.MESSAGE, messages=(MessageTemplate(role="user", content="Hi\n"),)
+    ),
+    ".md",
+)
 def test_written_source_loads_as_exactly_itself(source: PromptSource, existing: str | None) -> None:
     with TemporaryDirectory() as folder:
         library = FileSystemPromptLibrary(folder)
@@ -178,6 +179,7 @@ def test_written_source_loads_as_exactly_itself(source: PromptSource, existing: 
         assert (path.read_bytes(), path.stat().st_ino) == before
 
 
+@settings(deadline=None)
 @given(json_values.filter(_keys_are_plain))
 @example("1e5")
 def test_yaml_text_reads_back_exactly(value: Any) -> None:
@@ -185,11 +187,13 @@ def test_yaml_text_reads_back_exactly(value: Any) -> None:
     assert repr(again) == repr(value)
 
 
+@settings(deadline=None)
 @given(json_values.filter(_keys_are_plain))
 def test_json_text_reads_back_exactly(value: Any) -> None:
     assert repr(parse_json(json_text(value), path="x").value) == repr(value)
 
 
+@settings(deadline=None)
 @given(json_values.filter(_keys_are_plain))
 def test_readers_of_yaml_1_1_see_the_same(value: Any) -> None:
     # PyYAML's own loader follows 1.1, where plain `no`, `1:30` and `2024-01-01` are not texts.
@@ -206,6 +210,8 @@ def a_source(**parts: Any) -> PromptSource:
         (a_source(), "system/a.md"),
         (a_source(template="Hi\n"), "system/a.yaml"),
         (a_source(template="\r"), "system/a.yaml"),
+        (a_source(template=""), "system/a.yaml"),
+        (a_source(prompt_type="message"), "message/a.md"),
         (
             a_source(prompt_type="message", template="", messages=({"role": "user", "content": "Hi"},)),
             "message/a.yaml",
@@ -274,6 +280,17 @@ def test_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
     assert path.read_text() == "Hello\n"
 
 
+def test_read_only_views_and_tuples_are_written_as_plain_json(tmp_path: Path) -> None:
+    source = a_source(
+        config={"model": "m", "tools": ("search",), "parameters": MappingProxyType({"a": (1, 2)})}
+    )
+    library = FileSystemPromptLibrary(tmp_path)
+    library.write(source)
+    again = library.get("a", "system")
+    assert again is not None
+    assert again.config == {"model": "m", "tools": ["search"], "parameters": {"a": [1, 2]}}
+
+
 def test_new_chat_goes_into_the_folder_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "messages").mkdir()
     chat = a_source(prompt_type="message", template="", messages=({"role": "user", "content": "Hi"},))
@@ -288,12 +305,10 @@ def test_new_chat_goes_into_the_folder_that_is_there(tmp_path: Path) -> None:
         (a_source(name=""), "name"),
         (a_source(name=".a"), "name"),
         (a_source(name="a\0"), "name"),
-        (a_source(template=""), "template"),
         (a_source(messages=({"role": "user", "content": "Hi"},)), "messages"),
         (a_source(prompt_type="message", template=""), "messages"),
-        (a_source(prompt_type="message"), "template"),
+        (a_source(prompt_type="message", messages=({"role": "user", "content": "Hi"},)), "template"),
         (a_source(prompt_type="config"), "template"),
-        (a_source(prompt_type="model", template=""), "config"),
         (a_source(config={"a": float("nan")}), "config.a"),
         (a_source(metadata={"a": "\0"}), "metadata.a"),
         (a_source(defaults={"a": object()}), "defaults.a"),
@@ -317,6 +332,15 @@ def test_source_that_no_file_may_declare_is_refused_and_leaves_nothing(
         FileSystemPromptLibrary(tmp_path).write(source)
     assert refused.value.field == field
     assert list(tmp_path.iterdir()) == []
+
+
+def test_refused_source_leaves_an_existing_file_alone(tmp_path: Path) -> None:
+    library = FileSystemPromptLibrary(tmp_path)
+    path = library.write(a_source())
+    for bad in (a_source(defaults={"a": object()}), a_source(template="{% if %}"), a_source(tags=("1",))):
+        with pytest.raises(InvalidInputError):
+            library.write(bad)
+    assert path.read_text() == "Hi\n"
 
 
 def test_name_that_differs_in_case_only_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from semver import Version
 
@@ -157,6 +157,10 @@ def test_highest_is_by_precedence_and_none_of_nothing() -> None:
     assert highest([]) is None
 
 
+@example("1.0.0-a", "1.0.0-a-")
+@example("1.0.0-a.b", "1.0.0-a-.b")
+@example("1.0.0-a.1", "1.0.0-a")
+@example("1.0.0-9.a", "1.0.0-10")
 @given(st.one_of(short_versions, near_versions), st.one_of(short_versions, near_versions))
 def test_sort_key_orders_bytes_as_semver_orders_versions(left: str, right: str) -> None:
     left_key, right_key = sort_key(left).encode("ascii"), sort_key(right).encode("ascii")

@@ -76,7 +76,9 @@ class LocalFiles(NamedTuple):
         if key in self.unusable:
             return self.unusable[key]
         lower = (key[0], key[1].lower())
-        return next((why for other, why in self.unusable.items() if (other[0], other[1].lower()) == lower), None)
+        return next(
+            (why for other, why in self.unusable.items() if (other[0], other[1].lower()) == lower), None
+        )
 
 
 def _local(path: str, source: PromptSource) -> LocalPrompt:

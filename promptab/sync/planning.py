@@ -11,8 +11,8 @@ was rolled back does not make its file old, and somebody's draft beside a served
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple, cast
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, NamedTuple, cast
 
 from promptab.content import compile_version, content_hash
 from promptab.diff import VersionDiff, diff_versions
@@ -25,6 +25,7 @@ from promptab.semver import Bump, next_version, sort_key, step_between
 from promptab.sync.files import LocalFiles, LocalPrompt
 from promptab.sync.items import PUSHED, Key, SyncAction, SyncItem, SyncPlan, ThreeWayDiff, label_of
 from promptab.sync.picture import StorePicture
+from promptab.templates import CompiledPrompt
 
 _STEPS: Final[tuple[Bump, ...]] = ("patch", "minor", "major")
 
@@ -40,13 +41,14 @@ class Choices(NamedTuple):
     """Prompts whose store holds wherever the sides differ."""
 
 
-def plan(
-    files: LocalFiles, lock: Lock, picture: StorePicture, *, choices: Choices, clock: Clock
-) -> SyncPlan:
+def plan(files: LocalFiles, lock: Lock, picture: StorePicture, *, choices: Choices, clock: Clock) -> SyncPlan:
     """Return what is to be done about every prompt that is in a file, in the lock or served by the store.
 
-    `picture` is written into: afterwards it holds the planned versions as well.
+    `picture` is written into: afterwards it holds the planned versions as well. Raises `InvalidInputError` for a choice
+    between sides of which one is not there.
     """
+    _check_choice("ours", choices.ours, frozenset(files.prompts), "a prompt with a usable file")
+    _check_choice("theirs", choices.theirs, picture.keys, "a prompt that the store has")
     planner = _Planner(files, lock, picture, choices, clock)
     items = [planner.of_file(key, prompt) for key, prompt in files.prompts.items()]
     locked = {(entry.prompt_type, entry.name) for entry in lock.entries}
@@ -115,9 +117,14 @@ class _Planner:
         if self._is_foreign(entry):
             return common.item(SyncAction.FOREIGN, self._foreign_reason(entry))
         if head is None:
-            return common.item(SyncAction.RELOCK, "its file is gone and the store serves no version of it: the lock forgets it")
+            return common.item(
+                SyncAction.RELOCK,
+                "its file is gone and the store serves no version of it: the lock forgets it",
+            )
         if entry is None or key in self._choices.theirs:
-            return self._pull(common, None, head, "new in the store" if entry is None else "its file is written again")
+            return self._pull(
+                common, None, head, "new in the store" if entry is None else "its file is written again"
+            )
         return common.item(
             SyncAction.FILE_DELETED,
             f"its file is gone, and the store serves {head.version}; archive its versions there, or write the file again "
@@ -127,16 +134,26 @@ class _Planner:
     def _decided(self, common: _Common, sides: _Sides) -> SyncItem:
         if not self._picture.versions(sides.key):
             return self._absent(common, sides)
-        if sides.base is not None and sides.base is sides.head and sides.file.content_hash == sides.base.content_hash:
+        if (
+            sides.base is not None
+            and sides.base is sides.head
+            and sides.file.content_hash == sides.base.content_hash
+        ):
             return self._agreeing(common, sides, sides.base)
         same = self._picture.unchanged(sides.key, sides.file.content_hash)
         if same is not None:
             return self._agreeing(common, sides, same)
         if sides.key in self._choices.ours:
+            if (
+                entry := self._remembered(sides)
+            ) is not None and sides.file.content_hash == entry.content_hash:
+                return self._recreate(common, sides, entry)
             over = "" if sides.head is None else f" over {sides.head.version} of the store"
             return self._push(common, sides, f"the file was chosen{over}")
         if sides.key in self._choices.theirs and sides.head is not None:
-            return self._pull(common, sides, sides.head, f"{sides.head.version} of the store was chosen over the file")
+            return self._pull(
+                common, sides, sides.head, f"{sides.head.version} of the store was chosen over the file"
+            )
         return self._compared(common, sides) if sides.base is not None else self._without_base(common, sides)
 
     def _absent(self, common: _Common, sides: _Sides) -> SyncItem:
@@ -147,8 +164,12 @@ class _Planner:
         if self._empty or entry.store_id != self._picture.store_id or sides.key in self._choices.ours:
             if sides.file.content_hash == entry.content_hash:
                 return self._recreate(common, sides, entry)
-            return self._push(common, sides, f"the store is empty, and the file has changed since {entry.version}")
-        return self._gone(common, sides, f"all its versions, {entry.version} among them, were deleted in the store")
+            return self._push(
+                common, sides, f"the store is empty, and the file has changed since {entry.version}"
+            )
+        return self._gone(
+            common, sides, f"all its versions, {entry.version} among them, were deleted in the store"
+        )
 
     def _compared(self, common: _Common, sides: _Sides) -> SyncItem:
         """File and store each against the version that the lock names."""
@@ -156,25 +177,45 @@ class _Planner:
         assert base is not None and head is not None  # noqa: S101, PT018 - where there is a base, the head is that or higher
         file_changed = not self._says_the_same(sides.prompt, base)
         if head is base:
-            reason = f"changed since {base.version}" if file_changed else f"re-pinned: {self._moved_pins(base, sides.file)}"
+            reason = (
+                f"changed since {base.version}"
+                if file_changed
+                else f"re-pinned: {self._moved_pins(base, sides.file)}"
+            )
             return self._push(common, sides, reason)
         if not file_changed:
             return self._pull(common, sides, head, f"the store has {head.version} since {base.version}")
-        return self._conflict(common, sides, f"changed since {base.version}, and so has the store ({head.version})")
+        return self._conflict(
+            common, sides, f"changed since {base.version}, and so has the store ({head.version})"
+        )
 
     def _without_base(self, common: _Common, sides: _Sides) -> SyncItem:
         """There are versions in the store, but not the one that the lock names."""
         entry, head = sides.entry, sides.head
         if entry is None:
             if head is None:
-                return self._push(common, sides, "new in the files; the store's versions of it are out of use")
-            older = next((v for v in self._picture.versions(sides.key) if v.content_hash == sides.file.content_hash), None)
+                return self._push(
+                    common, sides, "new in the files; the store's versions of it are out of use"
+                )
+            older = next(
+                (v for v in self._picture.versions(sides.key) if v.content_hash == sides.file.content_hash),
+                None,
+            )
             if older is not None:
-                return self._pull(common, sides, head, f"the file says what {older.version} says, and the store has {head.version}")
-            return self._conflict(common, sides, f"in the files and in the store ({head.version}), and never yet in step")
+                return self._pull(
+                    common,
+                    sides,
+                    head,
+                    f"the file says what {older.version} says, and the store has {head.version}",
+                )
+            return self._conflict(
+                common, sides, f"in the files and in the store ({head.version}), and never yet in step"
+            )
         named = self._picture.numbered(sides.key, entry.version)
         if named is not None and named.content_hash != entry.content_hash:
-            return self._conflict(common, sides, f"{entry.version} of this store has another content than the lock remembers")
+            return self._conflict(
+                common, sides, f"{entry.version} of this store has another content than the lock remembers"
+            )
         what = f"{entry.version} was {'deleted' if named is None else 'archived'} in the store"
         if sides.file.content_hash == entry.content_hash:
             return self._gone(common, sides, what)
@@ -187,11 +228,21 @@ class _Planner:
             notes.append(f"{version.version} is deprecated in the store")
         wish = sides.prompt.source.status
         if version.status == VersionStatus.DRAFT and wish not in {None, VersionStatus.DRAFT}:
-            notes.append(f"{version.version} is a draft; the status in the file is for new versions, so set it in the store")
+            notes.append(
+                f"{version.version} is a draft; the status in the file is for new versions, so set it in the store"
+            )
         wanted = (self._picture.store_id, version.version, version.content_hash)
-        known = None if sides.entry is None else (sides.entry.store_id, sides.entry.version, sides.entry.content_hash)
+        known = (
+            None
+            if sides.entry is None
+            else (sides.entry.store_id, sides.entry.version, sides.entry.content_hash)
+        )
         action = SyncAction.IN_STEP if wanted == known else SyncAction.RELOCK
-        reason = "in step" if wanted == known else f"says what {version.version} of the store says; the lock does not know it"
+        reason = (
+            "in step"
+            if wanted == known
+            else f"says what {version.version} of the store says; the lock does not know it"
+        )
         return common.item(
             action, reason, version=version.version, content_hash=version.content_hash, notes=tuple(notes)
         )
@@ -203,13 +254,14 @@ class _Planner:
             version=entry.version,
             content_hash=sides.file.content_hash,
             source=sides.prompt.source.model_copy(update={"version": entry.version, "bump": None}),
+            highest_id=self._highest_id(sides.key),
             waits_for=self._waits_for(sides.prompt),
         )
 
     def _push(self, common: _Common, sides: _Sides, reason: str) -> SyncItem:
-        key, source = sides.key, sides.prompt.source
+        source = sides.prompt.source
         self._refuse_cycle(sides)
-        highest = self._picture.highest(key)
+        highest = self._picture.highest(sides.key)
         change = None if highest is None else self._diff(highest, sides.file)
         number, notes = self._number(sides, change)
         return common.item(
@@ -218,8 +270,10 @@ class _Planner:
             version=number,
             content_hash=sides.file.content_hash,
             notes=notes,
-            source=source if source.version else source.model_copy(update={"version": number if highest is None else None}),
-            highest_id=None if highest is None else highest.version_id,
+            source=source.model_copy(update={"version": number, "bump": None})
+            if self._remembered(sides)
+            else source,
+            highest_id=self._highest_id(sides.key),
             waits_for=self._waits_for(sides.prompt),
         )
 
@@ -242,7 +296,11 @@ class _Planner:
     def _conflict(self, common: _Common, sides: _Sides, reason: str) -> SyncItem:
         """Both sides changed. What the lock names is the base even where it is archived by now."""
         named = None if sides.entry is None else self._picture.numbered(sides.key, sides.entry.version)
-        base = named if named is not None and sides.entry and named.content_hash == sides.entry.content_hash else None
+        base = (
+            named
+            if named is not None and sides.entry and named.content_hash == sides.entry.content_hash
+            else None
+        )
         head = sides.head
         label = label_of(sides.key)
         return common.item(
@@ -265,13 +323,16 @@ class _Planner:
 
     def _number(self, sides: _Sides, change: VersionDiff | None) -> tuple[str, tuple[str, ...]]:
         """Return the number that the file's version will have, with what is to be said of it."""
-        source, entry = sides.prompt.source, sides.entry
+        source = sides.prompt.source
         numbers = [version.version for version in self._picture.versions(sides.key)]
         if source.version is None:
-            step = cast("Bump", source.bump) if source.bump in _STEPS else (change.grade if change else None) or "patch"
-            # a number that the lock remembers must not come to mean another content
-            remembered = [] if entry is None else [entry.version]
-            return next_version(numbers or remembered, step), ()
+            step = (
+                cast("Bump", source.bump)
+                if source.bump in _STEPS
+                else (change.grade if change else None) or "patch"
+            )
+            remembered = self._remembered(sides)
+            return next_version(numbers if remembered is None else [*numbers, remembered.version], step), ()
         if source.version in numbers:
             raise InvalidInputError(
                 "version",
@@ -287,14 +348,31 @@ class _Planner:
         note = f"{source.version} promises a {declared} change of {change.before}, but this one is {change.grade}: {change.reasons[0]}"
         return source.version, (note,)
 
+    def _remembered(self, sides: _Sides) -> LockEntry | None:
+        """Return the lock's entry where the store does not have its number: it must not come to mean another content."""
+        entry = sides.entry
+        return (
+            None if entry is None or self._picture.numbered(sides.key, entry.version) is not None else entry
+        )
+
+    def _highest_id(self, key: Key) -> str | None:
+        highest = self._picture.highest(key)
+        return None if highest is None else highest.version_id
+
     def _is_foreign(self, entry: LockEntry | None) -> bool:
         if not self._foreign or self._choices.adopt:
             return False
-        # a prompt that the lock does not know belongs to the store that the rest of the lock belongs to
-        return entry is None or entry.store_id != self._picture.store_id
+        if entry is not None:
+            return entry.store_id != self._picture.store_id
+        # a prompt that the lock does not know belongs where the rest of the lock belongs
+        return all(other.store_id != self._picture.store_id for other in self._lock.entries)
 
     def _foreign_reason(self, entry: LockEntry | None) -> str:
-        what = "the lock was made with another store" if entry is None else f"{entry.version} of the lock is of another store"
+        what = (
+            "the lock was made with another store"
+            if entry is None
+            else f"{entry.version} of the lock is of another store"
+        )
         return f"{what}; if it is to be this one from now on, add --adopt"
 
     def _pinned(self, key: Key, prompt: LocalPrompt) -> PromptVersion:
@@ -304,7 +382,10 @@ class _Planner:
             found = self._picture.included(reference)
             if found is not None:
                 if found.messages:
-                    raise TemplateError(f"cannot include {text!r}: it is a list of messages, not a text", template=label_of(key))
+                    raise TemplateError(
+                        f"cannot include {text!r}: it is a list of messages, not a text",
+                        template=label_of(key),
+                    )
                 includes[text] = found.version_id
         hashes = {prompt.references[text]: self._hash_of(version_id) for text, version_id in includes.items()}
         return PromptVersion(
@@ -363,7 +444,9 @@ class _Planner:
         """A prompt of the store may include this one, which no look at the files alone can show."""
         for included in self._picture.with_includes(sides.file).values():
             if (included.prompt_type, included.name) == sides.key:
-                raise TemplateError("includes itself by way of a version in the store", template=label_of(sides.key))
+                raise TemplateError(
+                    "includes itself by way of a version in the store", template=label_of(sides.key)
+                )
 
     def _diff(self, before: PromptVersion, after: PromptVersion) -> VersionDiff:
         def compiled(version: PromptVersion) -> CompiledPrompt | None:
@@ -410,3 +493,32 @@ def _is_foreign(lock: Lock, picture: StorePicture) -> bool:
     """
     mine = {(entry.prompt_type, entry.name) for entry in lock.entries if entry.store_id == picture.store_id}
     return len(mine) < len(lock.entries) and not picture.keys <= mine
+
+
+def _check_choice(field: str, chosen: AbstractSet[Key], known: AbstractSet[Key], bound: str) -> None:
+    for key in sorted(chosen - known):
+        raise InvalidInputError(field, label_of(key), bound)
+
+
+def _source_of(version: PromptVersion, mine: PromptSource | None) -> PromptSource:
+    """Return what a file declares that says what a version says.
+
+    What the present file asks of its next version stays, save what no longer fits: a number that is taken by now,
+    and the wish for a draft of something that has left that state.
+    """
+    draft = version.status == VersionStatus.DRAFT
+    status = None if mine is None or mine.status == VersionStatus.DRAFT else mine.status
+    return PromptSource(
+        name=version.name,
+        prompt_type=version.prompt_type,
+        template=version.template,
+        messages=version.messages,
+        defaults=version.defaults,
+        validation=version.validation,
+        config=version.config,
+        metadata=version.metadata,
+        version=version.version if mine is not None and mine.version is not None else None,
+        bump=None if mine is None else mine.bump,
+        status=VersionStatus.DRAFT if draft else status,
+        tags=() if mine is None else mine.tags,
+    )

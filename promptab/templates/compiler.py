@@ -167,6 +167,30 @@ class _Generator(CodeGenerator):
         self.simple_write("event", frame)
         self.outdent()
 
+    def visit_FilterBlock(self, node: nodes.FilterBlock, frame: Frame) -> None:
+        filter_frame = frame.inner()
+        filter_frame.symbols.analyze_node(node)
+        self.enter_frame(filter_frame)
+        self.buffer(filter_frame)
+        self.blockvisit(node.body, filter_frame)
+        # a filter may make anything of the text
+        self.start_write(frame, node)
+        self.write("budget.text(")
+        self.visit_Filter(node.filter, filter_frame)
+        self.write(")")
+        self.end_write(frame)
+        self.leave_frame(filter_frame)
+
+    def visit_CallBlock(self, node: nodes.CallBlock, frame: Frame) -> None:
+        call_frame, macro_ref = self.macro_body(node, frame)
+        self.writeline("caller = ")
+        self.macro_def(macro_ref, call_frame)
+        self.start_write(frame, node)
+        self.write("budget.text(")
+        self.visit_Call(node.call, frame, forward_caller=True)
+        self.write(")")
+        self.end_write(frame)
+
     def macro_def(self, macro_ref: MacroRef, frame: Frame) -> None:
         self.write(f"guards['macro']({_size(macro_ref.node)}, ")
         super().macro_def(macro_ref, frame)
