@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-from promptab.content import Reference
+from promptab.content import Reference, compile_version
+from promptab.diff import VersionDiff, diff_versions
+from promptab.library import LockEntry
 from promptab.lifecycle import SERVED_STATUSES
 from promptab.models import PromptVersion, VersionStatus
 from promptab.semver import best_match, is_exact, sort_key
 from promptab.stores.base import Store, Transaction
 from promptab.sync.items import Key
+from promptab.templates import CompiledPrompt
 
 
 class StorePicture:
@@ -73,6 +76,30 @@ class StorePicture:
         best = best_match(reference.version, served)
         return None if best is None else self.numbered(key, best)
 
+    def base(self, key: Key, entry: LockEntry | None) -> PromptVersion | None:
+        """Return the version that the lock names, if it is here with that content and not archived."""
+        named = None if entry is None else self.numbered(key, entry.version)
+        if named is None or entry is None or named.content_hash != entry.content_hash:
+            return None
+        return None if named.status == VersionStatus.ARCHIVED else named
+
+    def head(self, key: Key, base: PromptVersion | None) -> PromptVersion | None:
+        """Return the version that a file is compared with."""
+        latest = self.latest(key)
+        if base is not None and (latest is None or _order(latest) < _order(base)):
+            return base
+        drafts = (version for version in self.versions(key) if version.status == VersionStatus.DRAFT)
+        return latest if latest is not None else next(drafts, None)
+
+    def diff(self, before: PromptVersion, after: PromptVersion) -> VersionDiff:
+        """Compare two versions, of which the second may be a planned one."""
+        return diff_versions(
+            before, after, before_compiled=self._compiled(before), after_compiled=self._compiled(after)
+        )
+
+    def hash_of(self, version_id: str) -> str:
+        return self._by_id[version_id].content_hash
+
     def by_id(self, version_id: str) -> PromptVersion | None:
         return self._by_id.get(version_id)
 
@@ -92,6 +119,11 @@ class StorePicture:
         of_prompt.append(version)
         of_prompt.sort(key=_order, reverse=True)
         self._by_id[version.version_id] = version
+
+    def _compiled(self, version: PromptVersion) -> CompiledPrompt | None:
+        if not version.prompt_type.has_template:
+            return None
+        return compile_version(version, self.with_includes(version))
 
 
 def _order(version: PromptVersion) -> str:

@@ -91,11 +91,11 @@ class _Planner:
         if self._is_foreign(entry):
             return common.item(SyncAction.FOREIGN, self._foreign_reason(entry))
         try:
-            file = self._pinned(key, prompt)
+            file = planned_version(key, prompt, self._picture, now=self._clock())
         except TemplateError as error:
             return common.item(SyncAction.PROBLEM, f"{prompt.path}: {error}")
-        base = self._base(key, entry)
-        sides = _Sides(key, prompt, entry, file, base, self._head(key, base))
+        base = self._picture.base(key, entry)
+        sides = _Sides(key, prompt, entry, file, base, self._picture.head(key, base))
         try:
             item = self._decided(common, sides)
         except InvalidInputError as error:
@@ -111,7 +111,7 @@ class _Planner:
         common = _Common(key, None, None if entry is None else entry.version)
         if (problem := self._files.unusable_file(key)) is not None:
             return common.item(SyncAction.PROBLEM, problem)
-        head = self._head(key, self._base(key, entry))
+        head = self._picture.head(key, self._picture.base(key, entry))
         if head is None and entry is None:
             return None
         if self._is_foreign(entry):
@@ -175,12 +175,12 @@ class _Planner:
         """File and store each against the version that the lock names."""
         base, head = sides.base, sides.head
         assert base is not None and head is not None  # noqa: S101, PT018 - where there is a base, the head is that or higher
-        file_changed = not self._says_the_same(sides.prompt, base)
+        file_changed = not says_the_same(sides.prompt, base, self._picture)
         if head is base:
             reason = (
                 f"changed since {base.version}"
                 if file_changed
-                else f"re-pinned: {self._moved_pins(base, sides.file)}"
+                else f"re-pinned: {moved_pins(base, sides.file, self._picture)}"
             )
             return self._push(common, sides, reason)
         if not file_changed:
@@ -260,10 +260,10 @@ class _Planner:
 
     def _push(self, common: _Common, sides: _Sides, reason: str) -> SyncItem:
         source = sides.prompt.source
-        self._refuse_cycle(sides)
+        refuse_cycle(sides.file, self._picture)
         highest = self._picture.highest(sides.key)
-        change = None if highest is None else self._diff(highest, sides.file)
-        number, notes = self._number(sides, change)
+        change = None if highest is None else self._picture.diff(highest, sides.file)
+        number, notes = self._number(sides)
         return common.item(
             SyncAction.PUSH,
             reason,
@@ -308,9 +308,9 @@ class _Planner:
             f"{reason}; keep one with `promptab sync push --ours {label}` or `promptab sync pull --theirs {label}`",
             conflict=ThreeWayDiff(
                 base=None if base is None else base.version,
-                in_store=None if base is None or head is None else self._diff(base, head),
-                in_file=None if base is None else self._diff(base, sides.file),
-                apart=None if base is not None or head is None else self._diff(head, sides.file),
+                in_store=None if base is None or head is None else self._picture.diff(base, head),
+                in_file=None if base is None else self._picture.diff(base, sides.file),
+                apart=None if base is not None or head is None else self._picture.diff(head, sides.file),
             ),
         )
 
@@ -320,33 +320,6 @@ class _Planner:
         if sides.head is not None:
             remedy += f", or take {sides.head.version} with `promptab sync pull --theirs {label}`"
         return common.item(SyncAction.VERSION_GONE, f"{reason}; {remedy}")
-
-    def _number(self, sides: _Sides, change: VersionDiff | None) -> tuple[str, tuple[str, ...]]:
-        """Return the number that the file's version will have, with what is to be said of it."""
-        source = sides.prompt.source
-        numbers = [version.version for version in self._picture.versions(sides.key)]
-        if source.version is None:
-            step = (
-                cast("Bump", source.bump)
-                if source.bump in _STEPS
-                else (change.grade if change else None) or "patch"
-            )
-            remembered = self._remembered(sides)
-            return next_version(numbers if remembered is None else [*numbers, remembered.version], step), ()
-        if source.version in numbers:
-            raise InvalidInputError(
-                "version",
-                source.version,
-                f"free: {label_of(sides.key)} has it already with another content",
-                "raise it in the file, or leave it out",
-            )
-        if change is None or change.grade is None:
-            return source.version, ()
-        declared = step_between(change.before, source.version)
-        if declared is None or _STEPS.index(declared) >= _STEPS.index(change.grade):
-            return source.version, ()
-        note = f"{source.version} promises a {declared} change of {change.before}, but this one is {change.grade}: {change.reasons[0]}"
-        return source.version, (note,)
 
     def _remembered(self, sides: _Sides) -> LockEntry | None:
         """Return the lock's entry where the store does not have its number: it must not come to mean another content."""
@@ -375,88 +348,9 @@ class _Planner:
         )
         return f"{what}; if it is to be this one from now on, add --adopt"
 
-    def _pinned(self, key: Key, prompt: LocalPrompt) -> PromptVersion:
-        """Return the version that the file would become. Raises `TemplateError`."""
-        includes: dict[str, str] = {}
-        for text, reference in prompt.references.items():
-            found = self._picture.included(reference)
-            if found is not None:
-                if found.messages:
-                    raise TemplateError(
-                        f"cannot include {text!r}: it is a list of messages, not a text",
-                        template=label_of(key),
-                    )
-                includes[text] = found.version_id
-        hashes = {prompt.references[text]: self._hash_of(version_id) for text, version_id in includes.items()}
-        return PromptVersion(
-            version_id=f"planned:{label_of(key)}",
-            name=key[1],
-            prompt_type=key[0],
-            version="0.0.0",
-            template=prompt.content.template,
-            messages=prompt.content.messages,
-            includes=includes,
-            defaults=prompt.content.defaults,
-            validation=prompt.content.validation,
-            config=prompt.content.config,
-            content_hash=prompt.hash(hashes.get),
-            metadata=prompt.source.metadata,
-            created_at=self._clock(),
-        )
-
-    def _says_the_same(self, prompt: LocalPrompt, version: PromptVersion) -> bool:
-        """Whether the file is what this version was made of, whatever its includes mean by now."""
-        if set(prompt.references) != set(version.includes):
-            return False
-        hashes = {text: self._hash_of(version_id) for text, version_id in version.includes.items()}
-        return content_hash(prompt.content, hashes) == version.content_hash
-
-    def _hash_of(self, version_id: str) -> str:
-        version = self._picture.by_id(version_id)
-        return "" if version is None else version.content_hash
-
-    def _moved_pins(self, before: PromptVersion, after: PromptVersion) -> str:
-        moved = []
-        for text, version_id in after.includes.items():
-            old, new = self._picture.by_id(before.includes[text]), self._picture.by_id(version_id)
-            if old is not None and new is not None and old.version_id != new.version_id:
-                moved.append(f"{new.prompt_type}/{new.name} {old.version} -> {new.version}")
-        return ", ".join(moved)
-
-    def _base(self, key: Key, entry: LockEntry | None) -> PromptVersion | None:
-        named = None if entry is None else self._picture.numbered(key, entry.version)
-        if named is None or entry is None or named.content_hash != entry.content_hash:
-            return None
-        return None if named.status == VersionStatus.ARCHIVED else named
-
-    def _head(self, key: Key, base: PromptVersion | None) -> PromptVersion | None:
-        latest = self._picture.latest(key)
-        if base is not None and (latest is None or sort_key(latest.version) < sort_key(base.version)):
-            return base
-        drafts = (v for v in self._picture.versions(key) if v.status == VersionStatus.DRAFT)
-        return latest if latest is not None else next(drafts, None)
-
     def _waits_for(self, prompt: LocalPrompt) -> tuple[str, ...]:
         included = {(reference.prompt_type, reference.name) for reference in prompt.references.values()}
         return tuple(label_of(key) for key in sorted(included & self._pushed))
-
-    def _refuse_cycle(self, sides: _Sides) -> None:
-        """A prompt of the store may include this one, which no look at the files alone can show."""
-        for included in self._picture.with_includes(sides.file).values():
-            if (included.prompt_type, included.name) == sides.key:
-                raise TemplateError(
-                    "includes itself by way of a version in the store", template=label_of(sides.key)
-                )
-
-    def _diff(self, before: PromptVersion, after: PromptVersion) -> VersionDiff:
-        def compiled(version: PromptVersion) -> CompiledPrompt | None:
-            if not version.prompt_type.has_template:
-                return None
-            return compile_version(version, self._picture.with_includes(version))
-
-        return diff_versions(
-            before, after, before_compiled=compiled(before), after_compiled=compiled(after)
-        ).model_copy(update={"after": "the file"} if after.version_id.startswith("planned:") else {})
 
     def _foresee(self, file: PromptVersion, item: SyncItem) -> None:
         wish = None if item.source is None else item.source.status

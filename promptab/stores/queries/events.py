@@ -19,6 +19,7 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    or_,
     select,
     union_all,
 )
@@ -165,7 +166,13 @@ class EventQueries:
             exposures,
             and_(exposures.c.experiment_id == events.c.experiment_id, exposures.c.unit == unit),
         )
-        condition = and_(events.c.experiment_id == experiment_id, events.c.flagged.is_(False), *analysed())
+        condition = and_(
+            events.c.experiment_id == experiment_id,
+            events.c.flagged.is_(False),
+            # a session that became a user of another variant: its events are of neither
+            or_(events.c.variant.is_(None), events.c.variant == exposures.c.variant),
+            *analysed(),
+        )
         key = (exposures.c.variant, exposures.c.epoch, exposures.c.unit)
         measured = {name: _as_number(name) for name in _MEASURES}
         wide = (
