@@ -27,7 +27,8 @@ try:
     # in its strict mode pytest-asyncio runs only the async fixtures that are declared by its own decorator
     from pytest_asyncio import fixture as async_fixture
 except ImportError:
-    async_fixture = pytest.fixture  # for other plugins that run async tests, such as anyio's
+    # for other plugins that run async tests, such as anyio's
+    async_fixture = pytest.fixture  # type: ignore[assignment]
 
 ForceVariant = Callable[[str, str], Awaitable[None]]
 """Takes an experiment (id or name) and the key of one of its variants."""
