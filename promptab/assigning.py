@@ -13,7 +13,7 @@ from promptab.checks import check_json_object, check_unit
 from promptab.errors import NotFoundError, StateError
 from promptab.managed import Managed
 from promptab.models import Assignment, Exposure, PromptExperiment
-from promptab.snapshot import LiveExperiment, Lookup, Snapshot, kept_assignment
+from promptab.snapshot import LiveExperiment, Lookup, Snapshot, kept_assignment, not_serving
 from promptab.stores.base import Store, Transaction
 
 
@@ -83,6 +83,8 @@ class Assigning(Managed):
         if live is None:
             ended = await find_experiment(await self._store(), experiment)
             raise StateError(f"experiment {ended.name!r} is {ended.status}: nothing is drawn from it")
+        if (idle := not_serving(live.experiment, self._clock())) is not None:
+            raise StateError(f"nothing is drawn from {live.experiment.name!r}: {idle}")
         keys = list(live.experiment.traffic_split)
         source = rng or random.SystemRandom()
         key = source.choices(keys, [live.experiment.traffic_split[key] for key in keys])[0]

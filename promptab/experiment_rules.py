@@ -47,7 +47,9 @@ def check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> tup
     return arms
 
 
-def _variant_of(fields: Mapping[str, Any]) -> PromptVariant:
+def _variant_of(fields: object) -> PromptVariant:
+    if not isinstance(fields, Mapping):
+        raise InvalidInputError("variants", fields, "a PromptVariant or a mapping of its fields")
     try:
         return PromptVariant(**fields)
     except TypeError as error:

@@ -291,10 +291,12 @@ class ABTestManager(Assigning):
     ) -> PromptExperiment:
         """Show one user a variant by hand, or with None no longer; `*` is everybody without one of their own.
 
-        Such units are left out of the analysis.
+        Such units are left out of the analysis, also when they were exposed before, and for good.
         """
         shown = check_unit("user_id", user_id)
-        found = await find_experiment(await self._store(), experiment)
+        store = await self._store()
+        await store.flush()
+        found = await find_experiment(store, experiment)
         if variant is not None:
             check_key("variant", variant, [v.key for v in found.variants])
 
@@ -303,11 +305,12 @@ class ABTestManager(Assigning):
             overrides = {unit: key for unit, key in current.overrides.items() if unit != shown}
             if variant is not None:
                 overrides[shown] = variant
+                await tx.exposures.leave_out(current.experiment_id, shown)
             changed = current.model_copy(update={"overrides": overrides})
             await tx.experiments.replace(changed)
             return changed
 
-        return await (await self._store()).write(work)
+        return await store.write(work)
 
     async def set_holdout(self, name: str, share: float) -> None:
         """Keep a share of units out of all experiments that name this holdout. A larger share only adds

@@ -101,17 +101,16 @@ class Lab:
         checked = check_json_object("attributes", attributes or {}) if attributes else {}
         left_out: list[tuple[LiveExperiment, str]] = []
         for live in snapshot.on_prompt(kind, name):
+            if missing := _missing_version(snapshot, live):
+                # before anybody is assigned: a unit is exposed only to what it is really served
+                left_out.append((live, f"version {missing} of a variant does not exist"))
+                continue
             unit_id = unit_of(live.experiment, *unit)
             assignment = await self.experiments.assign_unit(snapshot, live, unit_id, checked)
             if assignment.variant is None:
                 left_out.append((live, assignment.detail))
                 continue
-            version = _variant_version(snapshot, live, assignment)
-            if version is not None or assignment.version is None:
-                return _assigned(live, assignment, version)
-            left_out.append(
-                (live, f"version {assignment.version} of variant {assignment.variant} does not exist")
-            )
+            return _assigned(live, assignment, _variant_version(snapshot, live, assignment.version))
         return _default(snapshot, kind, name, left_out)
 
     async def _pinned(self, snapshot: Snapshot, kind: PromptType, name: str, version: str) -> Choice:
@@ -215,13 +214,16 @@ def _assigned(live: LiveExperiment, assignment: Assignment, version: PromptVersi
     return _Pick(version, source, reason, assignment)
 
 
-def _variant_version(
-    snapshot: Snapshot, live: LiveExperiment, assignment: Assignment
-) -> PromptVersion | None:
+def _missing_version(snapshot: Snapshot, live: LiveExperiment) -> str | None:
+    numbers = (variant.version for variant in live.experiment.variants if variant.version is not None)
+    return next((number for number in numbers if _variant_version(snapshot, live, number) is None), None)
+
+
+def _variant_version(snapshot: Snapshot, live: LiveExperiment, number: str | None) -> PromptVersion | None:
     experiment = live.experiment
-    if assignment.version is None or experiment.prompt_name is None:
+    if number is None or experiment.prompt_name is None:
         return None
-    return snapshot.numbered(experiment.prompt_type, experiment.prompt_name, assignment.version)
+    return snapshot.numbered(experiment.prompt_type, experiment.prompt_name, number)
 
 
 def _default(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptab.analysis import Comparison, compare
 from promptab.assigning import find_experiment, session_unit
@@ -39,19 +39,24 @@ _OWN_ARGUMENTS = {
 }
 """Metrics that have an argument of their own, and so no second place among the named ones."""
 
+
+class _Ranking(NamedTuple):
+    """Where the mean of a built-in metric is, and how many events carried it."""
+
+    mean: str
+    counts: tuple[str, ...]
+    lower_is_better: bool = False
+
+
 _RANKINGS = {
-    "success_rate": "success_rate",
-    "response_time": "avg_response_time",
-    "avg_response_time": "avg_response_time",
-    "rating": "avg_rating",
-    "avg_rating": "avg_rating",
-    "tokens": "avg_tokens",
-    "avg_tokens": "avg_tokens",
-    "cost": "avg_cost",
-    "avg_cost": "avg_cost",
-    "total_events": "total_events",
+    "success_rate": _Ranking("success_rate", ("success_count", "error_count")),
+    "response_time": _Ranking("avg_response_time", ("response_time_count",), lower_is_better=True),
+    "tokens": _Ranking("avg_tokens", ("tokens_count",), lower_is_better=True),
+    "cost": _Ranking("avg_cost", ("cost_count",), lower_is_better=True),
+    "rating": _Ranking("avg_rating", ("rating_count",)),
+    "total_events": _Ranking("total_events", ("total_events",)),
 }
-_LOWER_IS_BETTER = frozenset({"avg_response_time", "avg_tokens", "avg_cost"})
+_RANKINGS |= {ranking.mean: ranking for ranking in _RANKINGS.values()}
 
 
 class MetricsSummary(Record):
@@ -329,6 +334,8 @@ def _check_tokens(tokens: TokensInput) -> Tokens | None:
         return None
     if isinstance(tokens, int):
         return Tokens(total=check_count("tokens", tokens))
+    if not isinstance(tokens, (Tokens, Mapping)):
+        raise InvalidInputError("tokens", tokens, "a whole number, or the parts input, cached_input, output")
     given = tokens.model_dump() if isinstance(tokens, Tokens) else dict(tokens)
     if unknown := sorted(set(given) - set(Tokens.model_fields)):
         raise InvalidInputError("tokens", unknown[0], f"one of {', '.join(Tokens.model_fields)}")
@@ -390,10 +397,10 @@ def _check_window(start: datetime | None, end: datetime | None) -> tuple[datetim
 
 def _rank(metric: str, metrics: PromptMetrics) -> tuple[bool, float]:
     """Return what to sort by, ascending: versions that carry the metric first, the best of them first."""
-    field = _RANKINGS.get(metric)
-    if field is None:
+    ranking = _RANKINGS.get(metric)
+    if ranking is None:
         value = metrics.metrics.get(check_name("metric", metric))
         return (value is None, -(value or 0.0))
-    value = float(getattr(metrics, field))
-    carried = metrics.total_events > 0 and (value != 0.0 or field not in _LOWER_IS_BETTER)
-    return (not carried, value if field in _LOWER_IS_BETTER else -value)
+    carried = sum(getattr(metrics, count) for count in ranking.counts) > 0
+    value = float(getattr(metrics, ranking.mean))
+    return (not carried, value if ranking.lower_is_better else -value)

@@ -340,14 +340,17 @@ class PromptMetrics(Record):
     """Successes over the events that said whether they succeeded."""
     avg_response_time: float = 0.0
     """Seconds."""
+    response_time_count: int = 0
     avg_rating: float = 0.0
     rating_count: int = 0
     avg_tokens: float = 0.0
+    tokens_count: int = 0
     total_tokens: int = 0
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
     avg_cost: float = 0.0
+    cost_count: int = 0
     total_cost: float = 0.0
     """US dollars."""
     metrics: Mapping[str, float] = Field(default_factory=dict)

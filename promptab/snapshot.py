@@ -169,7 +169,9 @@ class Snapshot:
         self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any], now: datetime
     ) -> tuple[AssignmentReason, str] | None:
         """Return why the unit is not in the experiment, or None where it is."""
-        if live.held_out is not None and live.held_out.holds(unit):
+        # let in as an anonymous session, whose place it has taken over
+        brought = unit in live.kept
+        if live.held_out is not None and not brought and live.held_out.holds(unit):
             return "holdout", f"held out of all experiments that respect {live.held_out.name!r}"
         if live.condition is not None:
             try:
@@ -178,7 +180,7 @@ class Snapshot:
             except VariableError as error:
                 return "not_targeted", str(error)
         position = point_of(live.enrolment_seed, unit)
-        if not enrolled(position, max(live.experiment.traffic, live.experiment.peak_traffic)):
+        if not brought and not enrolled(position, max(live.experiment.traffic, live.experiment.peak_traffic)):
             return "not_enrolled", f"outside the {live.experiment.traffic:.4%} of units that are enrolled"
         for earlier in self.experiments:
             if earlier is live:

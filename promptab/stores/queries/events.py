@@ -90,7 +90,8 @@ class EventQueries:
         """Return the metrics per stretch of `seconds`, oldest first; stretches without events are left out."""
         width = seconds * 1_000_000
         at = cast(events.c.at, events.c.sequence.type)
-        start = (at - at % width).label("start")
+        # the remainder of a time before 1970 is negative
+        start = (at - (at % width + width) % width).label("start")
         within = _within(version_id, start_time, end_time)
         rows = (
             await self._connection.execute(
@@ -261,14 +262,17 @@ def _totals_query() -> Select[Any]:
         func.count(events.c.success).label("outcomes"),
         func.count().filter(events.c.success.is_(True)).label("successes"),
         func.avg(events.c.response_time).label("response_time"),
+        func.count(events.c.response_time).label("response_times"),
         func.avg(events.c.rating).label("rating"),
         func.count(events.c.rating).label("ratings"),
         func.avg(cast(events.c.tokens, Float)).label("mean_tokens"),
+        func.count(events.c.tokens).label("token_counts"),
         func.sum(events.c.tokens).label("tokens"),
         func.sum(events.c.input_tokens).label("input_tokens"),
         func.sum(events.c.cached_input_tokens).label("cached_input_tokens"),
         func.sum(events.c.output_tokens).label("output_tokens"),
         func.avg(events.c.cost).label("mean_cost"),
+        func.count(events.c.cost).label("costs"),
         func.sum(events.c.cost).label("cost"),
         func.min(events.c.at).label("first"),
         func.max(events.c.at).label("last"),
@@ -283,14 +287,17 @@ def _metrics(version_id: str, row: Row[Any], named: dict[str, float]) -> PromptM
         error_count=row.outcomes - row.successes,
         success_rate=row.successes / row.outcomes if row.outcomes else 0.0,
         avg_response_time=row.response_time or 0.0,
+        response_time_count=row.response_times,
         avg_rating=row.rating or 0.0,
         rating_count=row.ratings,
         avg_tokens=row.mean_tokens or 0.0,
+        tokens_count=row.token_counts,
         total_tokens=int(row.tokens or 0),
         input_tokens=int(row.input_tokens or 0),
         cached_input_tokens=int(row.cached_input_tokens or 0),
         output_tokens=int(row.output_tokens or 0),
         avg_cost=row.mean_cost or 0.0,
+        cost_count=row.costs,
         total_cost=row.cost or 0.0,
         metrics=named,
         first_event_at=row.first,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, select
+from sqlalchemy import ColumnElement, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -45,10 +45,10 @@ class ExposureQueries:
         return [_record(row) for row in (await self._connection.execute(query)).all()]
 
     async def listing(self, experiment_id: str, *, limit: int | None = None) -> list[Exposure]:
-        """Return an experiment's exposures in the order of time, then unit."""
+        """Return an experiment's exposures in the order of time, then unit; without sessions that became users."""
         query = (
             select(exposures)
-            .where(exposures.c.experiment_id == experiment_id)
+            .where(exposures.c.experiment_id == experiment_id, _nobody_else())
             .order_by(exposures.c.at, exposures.c.unit)
             .limit(limit)
         )
@@ -59,16 +59,22 @@ class ExposureQueries:
         return [_record(row) for row in (await self._connection.execute(query)).all()]
 
     async def counts(self, experiment_id: str) -> dict[str, int]:
-        """Return how many units were exposed to each variant, overridden units included."""
-        return await self._counts(exposures.c.experiment_id == experiment_id)
+        """Return how many units were exposed to each variant, overridden units included.
+
+        A session that became a user is one unit with that user, here and in everything that follows.
+        """
+        return await self._counts(exposures.c.experiment_id == experiment_id, _nobody_else())
 
     async def analysed_counts(self, experiment_id: str) -> dict[str, int]:
-        """Return how many units count in an analysis, per variant; a session that became a user is one unit."""
+        """Return how many units count in an analysis, per variant."""
         return await self._counts(exposures.c.experiment_id == experiment_id, *analysed())
 
-    async def delete(self, experiment_id: str, unit: str) -> None:
+    async def leave_out(self, experiment_id: str, unit: str) -> None:
+        """Leave a unit that was exposed before out of every analysis from now on."""
         await self._connection.execute(
-            delete(exposures).where(exposures.c.experiment_id == experiment_id, exposures.c.unit == unit)
+            update(exposures)
+            .where(exposures.c.experiment_id == experiment_id, exposures.c.unit == unit)
+            .values(source="override")
         )
 
     async def _counts(self, *conditions: ColumnElement[bool]) -> dict[str, int]:
@@ -82,10 +88,12 @@ class ExposureQueries:
 
 def analysed() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Return the conditions under which an exposure counts in an analysis."""
-    return (
-        exposures.c.source.in_(ANALYSED_SOURCES),
-        exposures.c.unit.not_in(select(aliases.c.alias)),
-    )
+    return (exposures.c.source.in_(ANALYSED_SOURCES), _nobody_else())
+
+
+def _nobody_else() -> ColumnElement[bool]:
+    """A session that became a user is not a unit beside that user."""
+    return exposures.c.unit.not_in(select(aliases.c.alias))
 
 
 def _record(row: Row[Any]) -> Exposure:
