@@ -41,8 +41,9 @@ async def open_store(url: str | None = None) -> Store:
         engine = sqlite.memory_engine()
         identity = await _prepare(engine, MEMORY_URL)
         return sqlite.SqliteMemoryStore(engine, url=MEMORY_URL, store_id=identity.store_id)
-    engine = sqlite.file_engine(path)
     shown = f"sqlite:///{path}"
+    await sqlite.reach_file(path, url=shown)
+    engine = sqlite.file_engine(path)
     identity = await _prepare(engine, shown)
     return sqlite.SqliteFileStore(engine, path=path, url=shown, store_id=identity.store_id)
 

@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
@@ -33,6 +33,19 @@ def file_engine(path: str) -> AsyncEngine:
             URL.create("sqlite+aiosqlite", database=path), connect_args={"timeout": BUSY_SECONDS}
         )
     )
+
+
+async def reach_file(path: str, *, url: str) -> None:
+    """Raise what opening the file would raise, before a connection of aiosqlite's meets it.
+
+    Its thread outlives a connection that fails, and dies with a traceback when the loop has ended meanwhile.
+    """
+
+    def reach() -> None:
+        with translated(url), closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("PRAGMA schema_version")
+
+    await asyncio.to_thread(reach)
 
 
 def memory_engine() -> AsyncEngine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, select, update
+from sqlalchemy import Select, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.models import Deployment, Environment, PromptType
@@ -36,21 +36,22 @@ class DeploymentQueries:
         The pointer is moved from `move.previous_version_id`, which the caller has read in the same
         transaction. Returns the entry with its sequence.
         """
-        key = _key(pointers, move.prompt_type, move.name, move.environment)
-        if move.version_id is None:
-            await self._connection.execute(delete(pointers).where(*key))
-        elif move.previous_version_id is None:
+        await self.point(move.prompt_type, move.name, move.environment, move.version_id)
+        return await self.append(move)
+
+    async def point(
+        self, prompt_type: PromptType, name: str, environment: Environment, version_id: str | None
+    ) -> None:
+        """Set what is live (None: nothing) without a word in the history, as a copy from another store does."""
+        await self._connection.execute(
+            delete(pointers).where(*_key(pointers, prompt_type, name, environment))
+        )
+        if version_id is not None:
             await self._connection.execute(
                 insert(pointers).values(
-                    prompt_type=move.prompt_type.value,
-                    name=move.name,
-                    environment=move.environment,
-                    version_id=move.version_id,
+                    prompt_type=prompt_type.value, name=name, environment=environment, version_id=version_id
                 )
             )
-        else:
-            await self._connection.execute(update(pointers).where(*key).values(version_id=move.version_id))
-        return await self.append(move)
 
     async def append(self, move: Deployment) -> Deployment:
         """Append to the history alone, as a copy from another store does."""
