@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from promptab.errors import InvalidInputError
-from promptab.metrics import MetricsCollector, TokensInput
+from promptab.measures import TokensInput
+from promptab.metrics import MetricsCollector
 from promptab.models import Message, MetricEvent, PromptType, PromptVersion
 
 if TYPE_CHECKING:

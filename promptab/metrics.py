@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from promptab.analysis import Comparison, compare
 from promptab.assigning import find_experiment, session_unit
 from promptab.checks import (
-    MAX_METRICS_PER_EVENT,
     check_count,
     check_json_object,
     check_name,
@@ -21,23 +20,16 @@ from promptab.checks import (
 from promptab.errors import InvalidInputError
 from promptab.event_ids import new_event_id
 from promptab.managed import Managed
-from promptab.models import MetricEvent, PromptExperiment, PromptMetrics, Record, Tokens, Utc
+from promptab.measures import (
+    TokensInput,
+    check_metrics,
+    check_optional,
+    check_success,
+    check_tokens,
+    outcome_fields,
+)
+from promptab.models import MetricEvent, PromptExperiment, PromptMetrics, Record, Utc
 from promptab.stores.base import Transaction
-
-TokensInput = int | Mapping[str, int | None] | Tokens | None
-
-_OWN_ARGUMENTS = {
-    "success": "success",
-    "success_rate": "success",
-    "error_rate": "success",
-    "response_time": "response_time",
-    "p95_response_time": "response_time",
-    "tokens": "tokens",
-    "cost": "cost",
-    "rating": "user_rating",
-    "user_rating": "user_rating",
-}
-"""Metrics that have an argument of their own, and so no second place among the named ones."""
 
 
 class _Ranking(NamedTuple):
@@ -108,12 +100,12 @@ class MetricsCollector(Managed):
         return await self._record(
             kind="use",
             version_id=None if version_id is None else check_uuid("version_id", version_id),
-            success=_check_success(success),
-            response_time=_check_optional("response_time", response_time, low=0.0),
-            tokens=_check_tokens(tokens),
-            user_rating=_check_optional("user_rating", user_rating, low=1.0, high=5.0),
-            cost=_check_optional("cost", cost, low=0.0),
-            metrics=_check_metrics(metrics),
+            success=check_success(success),
+            response_time=check_optional("response_time", response_time, low=0.0),
+            tokens=check_tokens(tokens),
+            user_rating=check_optional("user_rating", user_rating, low=1.0, high=5.0),
+            cost=check_optional("cost", cost, low=0.0),
+            metrics=check_metrics(metrics),
             metadata=check_json_object("metadata", metadata or {}),
             experiment=experiment_id,
             variant=variant,
@@ -149,7 +141,7 @@ class MetricsCollector(Managed):
         value = check_number("metric_value", metric_value)
         return await self._record(
             kind="outcome",
-            **_outcome(metric_name, value),
+            **outcome_fields(metric_name, value),
             experiment=experiment_name,
             unit=unit,
             event_id=event_id,
@@ -317,75 +309,6 @@ def _check_variant(variant: str, experiment: PromptExperiment | None) -> str:
         keys = ", ".join(known.key for known in experiment.variants)
         raise InvalidInputError("variant", variant, f"one of the variants {keys} of {experiment.name!r}")
     return variant
-
-
-def _check_success(success: object) -> bool | None:
-    if success is None or isinstance(success, bool):
-        return success
-    raise InvalidInputError("success", success, "True, False or None")
-
-
-def _check_optional(field: str, value: object, *, low: float, high: float = float("inf")) -> float | None:
-    return None if value is None else check_number(field, value, low=low, high=high)
-
-
-def _check_tokens(tokens: TokensInput) -> Tokens | None:
-    if tokens is None:
-        return None
-    if isinstance(tokens, int):
-        return Tokens(total=check_count("tokens", tokens))
-    if not isinstance(tokens, (Tokens, Mapping)):
-        raise InvalidInputError("tokens", tokens, "a whole number, or the parts input, cached_input, output")
-    given = tokens.model_dump() if isinstance(tokens, Tokens) else dict(tokens)
-    if unknown := sorted(set(given) - set(Tokens.model_fields)):
-        raise InvalidInputError("tokens", unknown[0], f"one of {', '.join(Tokens.model_fields)}")
-    counts = {
-        part: check_count(f"tokens.{part}", count) for part, count in given.items() if count is not None
-    }
-    if "total" not in counts and {"input", "output"} <= set(counts):
-        counts["total"] = counts["input"] + counts.get("cached_input", 0) + counts["output"]
-    return Tokens(**counts)
-
-
-def _check_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    if not metrics:
-        return {}
-    if len(metrics) > MAX_METRICS_PER_EVENT:
-        raise InvalidInputError(
-            "metrics", f"{len(metrics)} metrics", f"at most {MAX_METRICS_PER_EVENT} metrics"
-        )
-    for name in metrics:
-        if (own := _OWN_ARGUMENTS.get(check_name("metrics", name))) is not None:
-            raise InvalidInputError("metrics", name, "a named metric", f"pass it as the argument {own}")
-    return {name: check_number(f"metrics[{name}]", value) for name, value in metrics.items()}
-
-
-def _outcome(metric: str, value: float) -> dict[str, Any]:
-    """Return the fields of the event that carries this one outcome."""
-    match _OWN_ARGUMENTS.get(check_name("metric_name", metric)):
-        case None:
-            return {"metrics": {metric: value}}
-        case "success":
-            if value not in {0.0, 1.0} or metric == "error_rate":
-                raise InvalidInputError(
-                    "metric_value",
-                    value,
-                    f"1 or 0 for {metric}",
-                    "record `success`; rates are worked out from it",
-                )
-            return {"success": value == 1.0}
-        case "response_time":
-            return {"response_time": check_number("metric_value", value, low=0.0)}
-        case "cost":
-            return {"cost": check_number("metric_value", value, low=0.0)}
-        case "user_rating":
-            return {"user_rating": check_number("metric_value", value, low=1.0, high=5.0)}
-        case _:
-            return {
-                "tokens": Tokens(
-                    total=check_count("metric_value", int(value) if value == int(value) else value)
-                )
-            }
 
 
 def _check_window(start: datetime | None, end: datetime | None) -> tuple[datetime | None, datetime | None]:
