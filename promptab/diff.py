@@ -55,6 +55,7 @@ def diff_versions(
     old, new = _Variables(before, before_compiled), _Variables(after, after_compiled)
     added, removed = sorted(new.all - old.all), sorted(old.all - new.all)
     changed = sorted(name for name in old.all & new.all if old.facts(name) != new.facts(name))
+    retyped = [name for name in changed if new.retypes(name, old)]
     config = _changes(_without_schema(before.config), _without_schema(after.config))
     output = _changes(before.output_schema or {}, after.output_schema or {})
     template = _template_diff(before, after)
@@ -62,13 +63,19 @@ def diff_versions(
         *(f"required variable {name} added" for name in added if name in new.required),
         *(f"required variable {name} removed" for name in removed if name in old.required),
         *(f"variable {name} became required" for name in changed if name in new.required - old.required),
-        *(f"variable {name} was retyped" for name in changed if old.schema(name) != new.schema(name)),
+        *(f"required variable {name} retyped" for name in retyped if name in old.required | new.required),
         *_narrowings(before.output_schema, after.output_schema),
     ]
     minor = [
         *(f"optional variable {name} added" for name in added if name not in new.required),
         *(f"optional variable {name} removed" for name in removed if name not in old.required),
+        *(f"optional variable {name} retyped" for name in retyped if name not in old.required | new.required),
         *(f"variable {name} became optional" for name in changed if name in old.required - new.required),
+        *(
+            f"variable {name} is no longer typed"
+            for name in changed
+            if old.schema(name) and not new.schema(name)
+        ),
         *(f"default of {name} changed" for name in changed if old.default(name) != new.default(name)),
         *(f"configuration {path} changed" for path in config),
         *(
@@ -111,6 +118,10 @@ class _Variables:
 
     def schema(self, name: str) -> Any:
         return _without_prose(self._schemas.get(name))
+
+    def retypes(self, name: str, before: _Variables) -> bool:
+        """Whether a value that was right before may be refused now; dropping a type refuses nothing."""
+        return bool(self.schema(name)) and self.schema(name) != before.schema(name)
 
     def default(self, name: str) -> Any:
         return self._defaults.get(name)

@@ -191,8 +191,8 @@ def _print_rollback(
         to.print(f"paused the experiment {experiment}, which served {move.previous_version}")
 
 
-def _paused(move: Deployment) -> Sequence[Any]:
-    return (move.evidence or {}).get("paused_experiments", ())
+def _paused(move: Deployment) -> list[Any]:
+    return list((move.evidence or {}).get("paused_experiments", ()))
 
 
 def _print_history(to: Console, prompt: Prompt, moves: Sequence[Deployment]) -> None:

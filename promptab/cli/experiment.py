@@ -13,7 +13,7 @@ from promptab.cli.experiment_status import experiment_status, print_status, stat
 from promptab.cli.options import ActorOption, ExperimentArgument, JsonOption, TypeOption, UrlOption
 from promptab.cli.output import emit, note, run, table
 from promptab.cli.variants import parse_variants, prompt_of_experiment
-from promptab.cli.wording import moment, percent
+from promptab.cli.wording import day_and_minute, percent
 from promptab.lab import Lab
 from promptab.models import PromptExperiment
 
@@ -112,7 +112,7 @@ def create(
     NAME may be written TYPE/NAME. Weights are relative: 1 and 1 are halves.
 
     $ promptab experiment create system/greeting --variant 1.0.0=1 --variant 1.1.0=1
-    $ promptab experiment create top-k --variant few=1 --variant many=1 --config few='{"k": 3}' --config many='{"k": 8}' --draft
+    $ promptab experiment create top-k --draft --variant a --variant b --config 'a={"k": 3}' --config 'b={"k": 8}'
     """
     now = datetime.now(UTC)
     written = parse_variants(variant, config or ())
@@ -204,7 +204,7 @@ def weights(
     experiment: ExperimentArgument,
     weight: Annotated[
         list[str],
-        typer.Argument(metavar="KEY=WEIGHT...", help="Every variant; 0 stops new units.", show_default=False),
+        typer.Argument(metavar="KEY=WEIGHT", help="Every variant; 0 stops new units.", show_default=False),
     ],
     *,
     evict: Annotated[
@@ -279,13 +279,13 @@ def _print_list(to: Console, experiments: Sequence[PromptExperiment]) -> None:
     rows = table("experiment", "status", "prompt", "variants", "started (UTC)", "winner")
     for experiment in experiments:
         prompt = f"{experiment.prompt_type}/{experiment.prompt_name}" if experiment.prompt_name else "-"
-        shares = ", ".join(f"{key} {percent(share)}" for key, share in experiment.traffic_split.items())
+        shares = "\n".join(f"{key} {percent(share)}" for key, share in experiment.traffic_split.items())
         rows.add_row(
             experiment.name,
             experiment.status.value,
             prompt,
             shares,
-            moment(experiment.started_at) or "-",
+            day_and_minute(experiment.started_at) or "-",
             experiment.winner or "-",
         )
     to.print(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
@@ -13,6 +14,10 @@ from typer.core import TyperCommand, TyperGroup
 # The class of every misuse (unknown command or option, missing argument): Typer exports no name for it, and
 # keeps it in a different package from release to release.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+
+
+EXAMPLE = "$ promptab "
+"""What the lines of a help begin with that can be run as they stand."""
 
 
 class Entry(NamedTuple):
@@ -35,6 +40,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
+        self.help = flowing(self.help)
         for name, entry in self.entries.items():
             self.add_command(
                 TyperCommand(name=name, short_help=entry.short_help, rich_help_panel=entry.panel), name
@@ -78,8 +84,22 @@ def _load(name: str, entry: Entry) -> Any:
     module, _, attribute = entry.target.partition(":")
     loaded = getattr(importlib.import_module(module), attribute)
     holder = typer.Typer(add_completion=False)
-    if not isinstance(loaded, typer.Typer):
-        holder.command(name)(loaded)
-        return typer.main.get_command(holder)
-    holder.add_typer(loaded, name=name)
-    return cast("TyperGroup", typer.main.get_command(holder)).commands[name]
+    if isinstance(loaded, typer.Typer):
+        holder.add_typer(loaded, name=name)
+        group = cast("TyperGroup", cast("TyperGroup", typer.main.get_command(holder)).commands[name])
+        for command in group.commands.values():
+            command.help = flowing(command.help)
+        return group
+    holder.command(name)(loaded)
+    single = typer.main.get_command(holder)
+    single.help = flowing(single.help)
+    return single
+
+
+def flowing(text: str | None) -> str:
+    """Join the lines of a docstring's paragraphs, which the terminal breaks anew; examples keep their lines."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(
+        paragraph if paragraph.startswith(EXAMPLE) else " ".join(paragraph.split("\n"))
+        for paragraph in paragraphs
+    )

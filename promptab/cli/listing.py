@@ -11,7 +11,7 @@ import typer
 from promptab.cli.options import JsonOption, PromptArgument, TypeOption, UrlOption
 from promptab.cli.output import emit, run, table
 from promptab.cli.references import Prompt, find_prompt, parse_prompt, sorted_by_number
-from promptab.cli.wording import counted, free_tags, moment
+from promptab.cli.wording import counted, day_and_minute, free_tags
 from promptab.lab import Lab
 from promptab.lifecycle import SERVED_STATUSES
 from promptab.models import PromptVersion
@@ -25,7 +25,7 @@ _HASH_CHARS = 12
 def list_versions(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A prompt; all of them without it.", show_default=False),
+        typer.Argument(metavar="NAME", help="A prompt; all of them without it.", show_default=False),
     ] = None,
     *,
     prompt_type: TypeOption = None,
@@ -150,13 +150,16 @@ def _print_versions(to: Console, versions: Sequence[PromptVersion]) -> None:
     if not versions:
         to.print("No version matches.")
         return
+    prompts = {(version.prompt_type, version.name) for version in versions}
+    if len(prompts) == 1:
+        to.print(f"{versions[0].prompt_type}/{versions[0].name}", style="bold")
     rows = table("version", "status", "tags", "created (UTC)", "by", "content")
     for version in versions:
         rows.add_row(
-            version.label,
+            version.version if len(prompts) == 1 else version.label,
             version.status.value,
             free_tags(version),
-            moment(version.created_at),
+            day_and_minute(version.created_at),
             version.created_by or "-",
             version.content_hash[:_HASH_CHARS],
         )
@@ -174,7 +177,7 @@ def _print_history(to: Console, prompt: Prompt, history: Sequence[PromptVersion]
             _parent(version, numbers),
             version.status.value,
             free_tags(version),
-            moment(version.created_at),
+            day_and_minute(version.created_at),
             version.created_by or "-",
             _message(version.metadata),
         )

@@ -72,7 +72,7 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
-def table(*headers: str, right: Iterable[str] = (), title: str | None = None) -> Table:
+def table(*headers: str, right: Iterable[str] = ()) -> Table:
     """Return an empty table; `right` names the columns that are aligned to the right.
 
     Cells that are too wide are folded, never cut off: in 80 columns every fact is still there.
@@ -80,7 +80,7 @@ def table(*headers: str, right: Iterable[str] = (), title: str | None = None) ->
     from rich import box  # noqa: PLC0415 - as in `console`
     from rich.table import Table  # noqa: PLC0415
 
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     numbers = frozenset(right)
     for header in headers:
         made.add_column(header, justify="right" if header in numbers else "left", overflow="fold")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,20 +12,16 @@ from promptab.cli.arguments import read_numbers, read_time
 from promptab.cli.options import JsonOption, TypeOption, UrlOption
 from promptab.cli.output import emit, run
 from promptab.cli.references import find_exactly, parse_reference
-from promptab.cli.wording import counted
 from promptab.errors import InvalidInputError
 from promptab.lab import Lab
 from promptab.models import MetricEvent
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def record(
     reference: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TYPE/NAME@VERSION]",
+            metavar="TYPE/NAME@VERSION",
             help="What was used; leave it out for a later outcome.",
             show_default=False,
         ),
@@ -91,7 +87,7 @@ def record(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Record one use of a version; or, without a version, outcomes that came later for a unit of an experiment.
+    """Record one use of a version; or, without a version, an outcome that came later for a unit of an experiment.
 
     What is left out is unknown, which is not zero.
 
@@ -104,11 +100,11 @@ def record(
     measures = {"success": success, "response_time": response_time, "cost": cost, "rating": rating}
     is_use = reference is not None or variant is not None
 
-    async def use(lab: Lab) -> list[MetricEvent]:
+    async def use(lab: Lab) -> MetricEvent:
         version_id = None
         if reference is not None:
             version_id = (await find_exactly(lab, parse_reference(reference, prompt_type))).version_id
-        event = await lab.metrics.record_event(
+        return await lab.metrics.record_event(
             version_id,
             success,
             response_time,
@@ -122,21 +118,17 @@ def record(
             event_id=event_id,
             timestamp=timestamp,
         )
-        return [event]
 
-    async def outcomes(lab: Lab) -> list[MetricEvent]:
-        wanted = _outcomes({**measures, "tokens": tokens, **metrics}, counts, event_id)
-        return [
-            await lab.metrics.record_result(
-                _given(experiment), name, value, user, session, event_id=event_id, timestamp=timestamp
-            )
-            for name, value in wanted.items()
-        ]
+    async def outcome(lab: Lab) -> MetricEvent:
+        name, value = _one_outcome({**measures, "tokens": tokens, **metrics}, counts)
+        return await lab.metrics.record_result(
+            _given(experiment), name, value, user, session, event_id=event_id, timestamp=timestamp
+        )
 
     if is_use and session is not None:
         raise InvalidInputError("--session", session, "given for the use of a version", "say --user")
-    events = run(use if is_use else outcomes, url=url)
-    emit(events, as_json=as_json, human=lambda to: _print(to, events))
+    event = run(use if is_use else outcome, url=url)
+    emit(event, as_json=as_json, human=lambda to: to.print(f"recorded event {event.event_id}"))
 
 
 def _given(experiment: str | None) -> str:
@@ -150,25 +142,19 @@ def _given(experiment: str | None) -> str:
     return experiment
 
 
-def _outcomes(
-    measures: Mapping[str, float | None], counts: Mapping[str, int | None], event_id: str | None
-) -> dict[str, float]:
-    """Return what is to be recorded as an outcome each, by metric."""
-    known = {name: float(value) for name, value in measures.items() if value is not None}
+def _one_outcome(measures: Mapping[str, float | None], counts: Mapping[str, int | None]) -> tuple[str, float]:
+    """Return the metric and its value: an outcome is one, so that a bad second one leaves no first one."""
     if parts := [part for part, count in counts.items() if count is not None]:
         option = f"--{parts[0].replace('_', '-')}-tokens"
         raise InvalidInputError(
-            option, counts[parts[0]], "given without a version", "outcomes have --tokens alone"
+            option, counts[parts[0]], "given with a version", "outcomes have --tokens alone"
         )
-    if not known:
+    known = {name: float(value) for name, value in measures.items() if value is not None}
+    if len(known) != 1:
         raise InvalidInputError(
-            "--metric", None, "given", "say what is to be recorded, such as --metric resolved=1"
+            "--metric", list(known), "one outcome", "record one at a time, such as --metric resolved=1"
         )
-    if event_id is not None and len(known) > 1:
-        raise InvalidInputError(
-            "--event-id", event_id, "the id of one outcome", "record one metric at a time"
-        )
-    return known
+    return known.popitem()
 
 
 def _tokens(total: int | None, counts: Mapping[str, int | None]) -> int | dict[str, int] | None:
@@ -176,10 +162,3 @@ def _tokens(total: int | None, counts: Mapping[str, int | None]) -> int | dict[s
     if not parts:
         return total
     return parts if total is None else {**parts, "total": total}
-
-
-def _print(to: Console, events: Sequence[MetricEvent]) -> None:
-    to.print(
-        f"recorded {counted(len(events), 'event')}: {', '.join(event.event_id for event in events)}",
-        soft_wrap=True,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from promptab.checks import check_name
@@ -45,7 +45,7 @@ def parse_variants(variants: Sequence[str], configs: Sequence[str]) -> VariantsW
     return VariantsWritten(made)
 
 
-def _variant(text: str, configs: dict[str, Json]) -> PromptVariant:
+def _variant(text: str, configs: Mapping[str, Json]) -> PromptVariant:
     what, equals, weight = text.rpartition("=")
     if not equals:
         what, weight = text, "1"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
-from promptab.errors import ConflictError, InvalidInputError, NotFoundError, PromptFileError, StateError
-from promptab.lab import Lab
+from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
 from promptab.library import FileSystemPromptLibrary, Lock, LockEntry, PromptSource
 from promptab.managed import utc_now
 from promptab.models import PromptVersion, VersionStatus
+from promptab.semver import Bump
 from promptab.sync.files import LocalFiles
 from promptab.sync.items import PUSHED, Key, SyncAction, SyncItem, SyncOutcome, SyncPlan, SyncReport
 from promptab.sync.picture import StorePicture
 from promptab.sync.planning import Choices, plan
+
+if TYPE_CHECKING:
+    from promptab.lab import Lab
 
 _REFUSALS = (ConflictError, InvalidInputError, NotFoundError, StateError)
 """What concerns one prompt; a store that fails concerns all that follow."""
@@ -42,7 +45,7 @@ async def plan_sync(
         lock,
         await StorePicture.of_store(lab.store),
         choices=Choices(adopt, frozenset(ours), frozenset(theirs)),
-        clock=utc_now,
+        now=utc_now(),
     )
 
 
@@ -52,8 +55,8 @@ async def push(
     """Create the versions that the plan asks for, and write the lock. `actor` is their `created_by`.
 
     What another process has created meanwhile is not made twice, and where it has another content that prompt is left
-    as it is. A prompt that is refused stops no other, save those that include it. Raises `StoreError` if the store fails;
-    what was pushed before is then in the lock.
+    as it is. A prompt that is refused stops no other, save those that include it. Raises `StoreError` if the store
+    fails; what was pushed before is then in the lock.
     """
     return await _carried_out(library, plan, _pushed(lab, plan, actor))
 
@@ -123,7 +126,7 @@ async def _created(lab: Lab, item: SyncItem, source: PromptSource, actor: str | 
         created_by=actor,
         tags=source.tags,
         status=source.status or VersionStatus.ACTIVE,
-        bump=source.bump or "auto",
+        bump=cast("Bump | Literal['auto']", source.bump or "auto"),
         if_changed=True,
         expected=item.highest_id,
     )

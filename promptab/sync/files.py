@@ -28,7 +28,7 @@ class LocalPrompt(NamedTuple):
     """Include as written in the template -> what it refers to."""
 
     def hash(self, pin: Pin) -> str:
-        """Return the content hash with every include pinned. Raises `TemplateError` for one that `pin` does not know."""
+        """Return the content hash with every include pinned. `TemplateError` for one that `pin` does not know."""
         hashes = {}
         for text, reference in self.references.items():
             pinned = pin(reference)
@@ -36,7 +36,7 @@ class LocalPrompt(NamedTuple):
                 label = label_of((reference.prompt_type, reference.name))
                 raise TemplateError(
                     f"cannot include {text!r}: no active version matches; push {label} first",
-                    template=self.source.label,
+                    template=self.path,
                 )
             hashes[text] = pinned
         return content_hash(self.content, hashes)
@@ -61,6 +61,8 @@ class LocalFiles(NamedTuple):
         for key, (path, source) in contents.prompts.items():
             try:
                 prompts[key] = _local(path, source)
+            except TemplateError as error:
+                unusable[key] = str(error)
             except InvalidInputError as error:
                 unusable[key] = f"{path}: {error}"
         order, cycles = _in_include_order(prompts)
@@ -89,9 +91,7 @@ def _local(path: str, source: PromptSource) -> LocalPrompt:
         validation=source.validation,
         config=source.config,
     )
-    references = {
-        text: parse_reference(text, template=source.label) for text in content.references(source.label)
-    }
+    references = {text: parse_reference(text, template=path) for text in content.references(path)}
     return LocalPrompt(path, source, content, references)
 
 

@@ -18,9 +18,7 @@ class Numbering(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def planned_number(
-    source: PromptSource, *, taken: Collection[str], change: VersionDiff | None
-) -> Numbering:
+def planned_number(source: PromptSource, *, taken: Collection[str], change: VersionDiff | None) -> Numbering:
     """Return the number that the source asks for, or the next one after those taken.
 
     `change` is from the highest version, None where there is none. Raises `InvalidInputError` where the number that the

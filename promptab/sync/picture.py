@@ -83,7 +83,7 @@ class StorePicture:
             return None
         return None if named.status == VersionStatus.ARCHIVED else named
 
-    def head(self, key: Key, base: PromptVersion | None) -> PromptVersion | None:
+    def head(self, key: Key, *, base: PromptVersion | None) -> PromptVersion | None:
         """Return the version that a file is compared with."""
         latest = self.latest(key)
         if base is not None and (latest is None or _order(latest) < _order(base)):
@@ -94,14 +94,18 @@ class StorePicture:
     def diff(self, before: PromptVersion, after: PromptVersion) -> VersionDiff:
         """Compare two versions, of which the second may be a planned one."""
         return diff_versions(
-            before, after, before_compiled=self._compiled(before), after_compiled=self._compiled(after)
+            before, after, before_compiled=self.compiled(before), after_compiled=self.compiled(after)
         )
 
-    def hash_of(self, version_id: str) -> str:
-        return self._by_id[version_id].content_hash
+    def compiled(self, version: PromptVersion) -> CompiledPrompt | None:
+        """Return the version ready to render; None for models and configurations. Raises `TemplateError`."""
+        if not version.prompt_type.has_template:
+            return None
+        return compile_version(version, self.with_includes(version))
 
-    def by_id(self, version_id: str) -> PromptVersion | None:
-        return self._by_id.get(version_id)
+    def by_id(self, version_id: str) -> PromptVersion:
+        """Return a version that another one includes, and which therefore is there."""
+        return self._by_id[version_id]
 
     def with_includes(self, version: PromptVersion) -> dict[str, PromptVersion]:
         """Return everything that a version includes, directly or not, by id."""
@@ -119,11 +123,6 @@ class StorePicture:
         of_prompt.append(version)
         of_prompt.sort(key=_order, reverse=True)
         self._by_id[version.version_id] = version
-
-    def _compiled(self, version: PromptVersion) -> CompiledPrompt | None:
-        if not version.prompt_type.has_template:
-            return None
-        return compile_version(version, self.with_includes(version))
 
 
 def _order(version: PromptVersion) -> str:

@@ -11,7 +11,7 @@ from promptab.sync.files import LocalPrompt
 from promptab.sync.items import Key, label_of
 from promptab.sync.picture import StorePicture
 
-UNNUMBERED = "0.0.0"
+UNNUMBERED = "(file)"
 """Stands for the number of a version that has none yet."""
 
 
@@ -24,10 +24,13 @@ def planned_version(key: Key, prompt: LocalPrompt, picture: StorePicture, *, now
             continue
         if found.messages:
             raise TemplateError(
-                f"cannot include {text!r}: it is a list of messages, not a text", template=label_of(key)
+                f"cannot include {text!r}: it is a list of messages, not a text", template=prompt.path
             )
         includes[text] = found.version_id
-    hashes = {prompt.references[text]: picture.hash_of(version_id) for text, version_id in includes.items()}
+    hashes = {
+        prompt.references[text]: picture.by_id(version_id).content_hash
+        for text, version_id in includes.items()
+    }
     planned = PromptVersion(
         version_id=f"planned:{label_of(key)}",
         name=key[1],
@@ -46,7 +49,7 @@ def planned_version(key: Key, prompt: LocalPrompt, picture: StorePicture, *, now
     # the order of the files rules out a cycle among them, but a prompt of the store may include this one
     for included in picture.with_includes(planned).values():
         if (included.prompt_type, included.name) == key:
-            raise TemplateError("includes itself by way of a version in the store", template=label_of(key))
+            raise TemplateError("includes itself by way of a version in the store", template=prompt.path)
     return planned
 
 
@@ -54,7 +57,7 @@ def says_the_same(prompt: LocalPrompt, version: PromptVersion, picture: StorePic
     """Whether the file is what this version was made of, whatever its includes mean by now."""
     if set(prompt.references) != set(version.includes):
         return False
-    hashes = {text: picture.hash_of(version_id) for text, version_id in version.includes.items()}
+    hashes = {text: picture.by_id(version_id).content_hash for text, version_id in version.includes.items()}
     return content_hash(prompt.content, hashes) == version.content_hash
 
 
@@ -66,3 +69,9 @@ def moved_pins(before: PromptVersion, after: PromptVersion, picture: StorePictur
         if old.content_hash != new.content_hash:
             moved.append(f"{new.prompt_type}/{new.name} {old.version} -> {new.version}")
     return ", ".join(moved)
+
+
+def same_text(a: PromptVersion, b: PromptVersion) -> bool:
+    """Whether two versions differ in nothing but the versions that their includes are pinned to."""
+    parts = [(v.template, v.messages, v.defaults, v.validation, v.config, set(v.includes)) for v in (a, b)]
+    return parts[0] == parts[1]
