@@ -116,13 +116,11 @@ def check_number(
 
 def check_count(field: str, value: object, *, high: int = 2**53) -> int:
     """A whole number from 0 to `high`; 2**53 is where JSON readers begin to round."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
-        raise InvalidInputError(
-            field,
-            value if not isinstance(value, int) else f"{value:.0e}" if abs(value) < 10**300 else "huge",
-            f"a whole number from 0 to {high}",
-        )
-    return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= high:
+        return value
+    # CPython refuses to print very long integers
+    shown = "a huge number" if isinstance(value, int) and abs(value) >= 10**30 else value
+    raise InvalidInputError(field, shown, f"a whole number from 0 to {high}")
 
 
 def check_share(field: str, value: object) -> float:
