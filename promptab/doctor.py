@@ -152,12 +152,14 @@ def _check_integrity(connection: sqlite3.Connection) -> Check:
 
 
 def _check_labels(connection: sqlite3.Connection) -> Check:
-    """Production is the pointer alone: a second note of it would be a second truth."""
+    """Production is the pointer alone: a second note of it would be a second truth. What is live is not archived."""
     problems = [
         f"version {version_id} bears {label!r} beside the pointer"
         for version_id, label in connection.execute(
             "SELECT version_id, tag FROM promptab_tags WHERE tag IN ('production', 'staging') "
-            "UNION ALL SELECT version_id, status FROM promptab_versions WHERE status = 'production'"
+            "UNION ALL SELECT version_id, status FROM promptab_versions WHERE status = 'production' "
+            "UNION ALL SELECT version_id, status FROM promptab_versions WHERE status = 'archived' "
+            "AND version_id IN (SELECT version_id FROM promptab_pointers)"
         )
     ]
     return _verdict("labels", problems, "what is live is noted in one place")
@@ -226,7 +228,7 @@ def check_contents(versions: Sequence[PromptVersion]) -> Check:
 
 
 def check_production(versions: Sequence[PromptVersion], pointers: Pointers) -> Check:
-    """At most one version of a prompt is in production, and what is live exists and may be."""
+    """At most one version of a prompt is in production, and what is live exists."""
     by_id = {version.version_id: version for version in versions}
     live = Counter((v.prompt_type, v.name) for v in versions if v.status == VersionStatus.PRODUCTION)
     problems = [
@@ -238,8 +240,6 @@ def check_production(versions: Sequence[PromptVersion], pointers: Pointers) -> C
             problems.append(f"{environment} of {kind}/{name} is a version that is gone")
         elif (version.prompt_type, version.name) != (kind, name):
             problems.append(f"{environment} of {kind}/{name} is {version.label}")
-        elif version.status == VersionStatus.ARCHIVED:
-            problems.append(f"{environment} of {kind}/{name} is archived")
     return _verdict("production", problems, f"prompts with a production version: {len(live)}; none has two")
 
 

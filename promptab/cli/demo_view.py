@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from promptab.analysis import Comparison
 from promptab.choice import Choice
@@ -14,10 +18,6 @@ from promptab.cli.wording import counted, moment, percent
 from promptab.demo import Fall, Model, Served
 from promptab.demo.prompts import BETTER, WORSE, AddedPrompts
 from promptab.models import Deployment, PromptVersion
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.progress import Progress
 
 _INDENT = 3
 _NUMBERS = ("customers", "calls", "success", "95 % interval", "seconds")
@@ -55,7 +55,7 @@ class DemoView:
         else:
             self._say("There are no prompt files here, so the demo brings its own.")
         for note in added.notes:
-            self._say(f"left out: {visible(note)}", style="yellow")
+            self._say(f"note: {visible(note)}", style="yellow")
 
     def release(self, first: PromptVersion, second: PromptVersion) -> None:
         self._heading("Two versions, one experiment")
@@ -117,11 +117,10 @@ class DemoView:
 
     def fallen(self, fall: Fall) -> None:
         if fall.is_shown:
-            low, high = fall.difference.low or 0.0, fall.difference.high or 0.0
             self._say(
                 f"Success falls from {percent(fall.rate_before)} to {percent(fall.rate)}: "
-                f"{abs(100 * (fall.difference.value or 0.0)):.1f} points less (95 % interval "
-                f"{-100 * high:.1f} to {-100 * low:.1f}; before and after, so no experiment).",
+                f"{abs(100 * (fall.difference.value or 0.0)):.1f} points less ({_certainty(fall)}; before and "
+                "after, so no experiment).",
                 style="bold red",
             )
         else:
@@ -164,8 +163,6 @@ class DemoView:
 
     def progress(self) -> Progress:
         """Return a bar that is gone when it is full; a sentence takes its place."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
         return Progress(
             TextColumn(" " * _INDENT + "{task.description}"),
             BarColumn(bar_width=40),
@@ -183,18 +180,21 @@ class DemoView:
         self._console.rule(f"{self._step}. {title}", align="left", style="dim")
 
     def _say(self, text: str, *, style: str = "") -> None:
-        from rich.text import Text  # noqa: PLC0415
-
         self._put(Text(text, style=style))
 
     def _put(self, renderable: RenderableType) -> None:
-        from rich.padding import Padding  # noqa: PLC0415
-
         self._console.print(Padding(renderable, (0, 0, 0, _INDENT), expand=False))
 
 
 def _moved(move: Deployment) -> str:
     return f"production: {move.previous_version} -> {move.version}"
+
+
+def _certainty(fall: Fall) -> str:
+    low, high = fall.difference.low, fall.difference.high
+    if low is None or high is None:
+        return f"no customer varies, by permutation p = {fall.difference.p_value:.2g}"
+    return f"95 % interval {-100 * high:.1f} to {-100 * low:.1f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

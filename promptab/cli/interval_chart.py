@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from rich.text import Text
 
 from promptab.analysis import MetricComparison
 from promptab.cli.interval_plot import UNICODE, Interval, Strokes, draw_intervals
 from promptab.stats.metric import MetricFormat
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
 PLOT_COLUMNS = 52
 _MOST_STEPS = 8
+_RESOLUTION = 1e-9
+"""What lies closer together, relative to its size, gets no axis: its numbers could not be told apart."""
 
 
 class Row(NamedTuple):
@@ -34,9 +35,7 @@ _SCALES: dict[MetricFormat, tuple[float, str]] = {
 }
 
 
-def metric_charts(
-    metric: MetricComparison, *, control: str, columns: int = PLOT_COLUMNS, strokes: Strokes = UNICODE
-) -> list[Text]:
+def metric_charts(metric: MetricComparison, *, control: str, strokes: Strokes = UNICODE) -> list[Text]:
     """Draw a metric: the estimate of every variant, then the difference of each to the control around zero.
 
     Empty where no variant has an estimate.
@@ -64,12 +63,10 @@ def metric_charts(
     if not drawn:
         return []
     width = max(len(row.label) for row in (*drawn, *compared))
-    lines = chart(drawn, label_width=width, columns=columns, unit=unit, strokes=strokes)
+    lines = chart(drawn, label_width=width, unit=unit, strokes=strokes)
     if compared:
         points = " points" if metric.format == "percent" else unit
-        lines += chart(
-            compared, label_width=width, columns=columns, unit=points, around_zero=True, strokes=strokes
-        )
+        lines += chart(compared, label_width=width, unit=points, around_zero=True, strokes=strokes)
     return lines
 
 
@@ -77,26 +74,23 @@ def chart(
     rows: Sequence[Row],
     *,
     label_width: int,
-    columns: int = PLOT_COLUMNS,
     unit: str = "",
     around_zero: bool = False,
     strokes: Strokes = UNICODE,
 ) -> list[Text]:
     """Draw the rows over an axis with its numbers; `around_zero` takes zero in and marks it. Rows are finite."""
-    from rich.text import Text  # noqa: PLC0415 - what only counts or prints JSON needs no Rich
-
     zero = 0.0 if around_zero else None
-    plots = draw_intervals([row.interval for row in rows], width=columns, mark=zero, strokes=strokes)
+    plots = draw_intervals([row.interval for row in rows], width=PLOT_COLUMNS, mark=zero, strokes=strokes)
     lines = [
         Text.assemble(f"{row.label:<{label_width}}  ", (plot, row.style))
         for row, plot in zip(rows, plots, strict=True)
     ]
     ends = [end for row in rows for end in (*row.interval, zero) if end is not None]
     low, high = min(ends), max(ends)
-    if low < high:
-        marks = {round((mark - low) / (high - low) * (columns - 1)): mark for mark in ticks(low, high)}
+    if high - low > _RESOLUTION * max(abs(low), abs(high)):
+        marks = {round((mark - low) / (high - low) * (PLOT_COLUMNS - 1)): mark for mark in ticks(low, high)}
         tick = "┬" if strokes == UNICODE else "+"
-        axis = "".join(tick if at in marks else strokes.line for at in range(columns))
+        axis = "".join(tick if at in marks else strokes.line for at in range(PLOT_COLUMNS))
         below = (axis, _numbers(marks, unit, signed=around_zero))
         lines.extend(Text(" " * (label_width + 2) + line, style="dim") for line in below)
     return lines

@@ -1,0 +1,84 @@
+# The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
+
+from .analysis import Comparison
+from .choice import Choice
+from .diff import VersionDiff
+from .errors import (
+    ConflictError,
+    InvalidInputError,
+    MissingExtraError,
+    NotFoundError,
+    PromptabError,
+    PromptFileError,
+    StateError,
+    StoreError,
+    StoreUnavailableError,
+    StoreVersionError,
+    TemplateError,
+    TemplateLimitError,
+    VariableError,
+)
+from .experiments import ABTestManager
+from .lab import Lab, open  # noqa: A004
+from .library import FileSystemPromptLibrary
+from .metrics import MetricsCollector, MetricsSummary, PerformancePeriod
+from .models import (
+    Assignment,
+    Deployment,
+    ExperimentStatus,
+    Message,
+    MessageTemplate,
+    MetricEvent,
+    PromptExperiment,
+    PromptMetrics,
+    PromptType,
+    PromptVariant,
+    PromptVersion,
+    Tokens,
+    VersionStatus,
+)
+from .versions import UnderstatedVersionWarning, VersionManager
+
+__version__: str
+
+__all__ = [
+    "ABTestManager",
+    "Assignment",
+    "Choice",
+    "Comparison",
+    "ConflictError",
+    "Deployment",
+    "ExperimentStatus",
+    "FileSystemPromptLibrary",
+    "InvalidInputError",
+    "Lab",
+    "Message",
+    "MessageTemplate",
+    "MetricEvent",
+    "MetricsCollector",
+    "MetricsSummary",
+    "MissingExtraError",
+    "NotFoundError",
+    "PerformancePeriod",
+    "PromptExperiment",
+    "PromptFileError",
+    "PromptMetrics",
+    "PromptType",
+    "PromptVariant",
+    "PromptVersion",
+    "PromptabError",
+    "StateError",
+    "StoreError",
+    "StoreUnavailableError",
+    "StoreVersionError",
+    "TemplateError",
+    "TemplateLimitError",
+    "Tokens",
+    "UnderstatedVersionWarning",
+    "VariableError",
+    "VersionDiff",
+    "VersionManager",
+    "VersionStatus",
+    "__version__",
+    "open",
+]
