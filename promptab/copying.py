@@ -145,12 +145,13 @@ async def _copied(target: Lab, original: _Original) -> CopiedPrompt:
 
 
 async def _same_in_target(
-    tx: Transaction, versions: Iterable[PromptVersion]
+    tx: Transaction, versions: Sequence[PromptVersion]
 ) -> tuple[dict[str, str], str | None]:
     """Return the id in the target of each version that it has, by the id in the source; or why it cannot have one."""
+    present = await tx.versions.by_ids(version.version_id for version in versions)
     ids: dict[str, str] = {}
     for version in versions:
-        found = await tx.versions.by_id(version.version_id) or await tx.versions.by_number(
+        found = present.get(version.version_id) or await tx.versions.by_number(
             version.prompt_type, version.name, version.version
         )
         if found is None:

@@ -32,7 +32,6 @@ class Case(NamedTuple):
 class Reply(NamedTuple):
     """What came of one call."""
 
-    text: str
     success: bool
     seconds: float
     tokens: Tokens

@@ -62,7 +62,7 @@ class ProvidedModel:
             answer = await self._ask(prompt, case.question)
             seconds = time.perf_counter() - started
         success = case.customer.lower() in answer.text.lower() and len(answer.text.split()) <= MAX_WORDS
-        return Reply(answer.text, success, seconds, answer.tokens, cost=None, rating=None)
+        return Reply(success, seconds, answer.tokens, cost=None, rating=None)
 
 
 @asynccontextmanager

@@ -11,6 +11,8 @@ from promptab.models import Tokens
 
 _DOLLARS_PER_INPUT_TOKEN = 0.4e-6
 _DOLLARS_PER_OUTPUT_TOKEN = 1.6e-6
+_FEWEST_TOKENS = 8
+"""A normal draw has no lower end, a reply has."""
 
 
 class SimulatedModel:
@@ -33,19 +35,13 @@ class SimulatedModel:
         better, worse = BETTER in prompt, WORSE in prompt
         odds = math.exp(0.5 + patience + 0.6 * better - 1.5 * worse)
         success = rng.random() < odds / (1.0 + odds)
-        tokens = Tokens(
-            input=len(prompt) // 4,
-            cached_input=0,
-            output=round(rng.gauss(70, 12) if better else rng.gauss(95, 25)),
-        )
-        spent = len(prompt) // 4 * _DOLLARS_PER_INPUT_TOKEN + (tokens.output or 0) * _DOLLARS_PER_OUTPUT_TOKEN
-        liking = 4.1 if success else 2.3
-        rating = min(5.0, max(1.0, float(round(rng.gauss(liking, 0.8))))) if rng.random() < 0.15 else None
+        read = len(prompt) // 4
+        written = max(_FEWEST_TOKENS, round(rng.gauss(70, 12) if better else rng.gauss(95, 25)))
+        liking = round(rng.gauss(4.1 if success else 2.3, 0.8))
         return Reply(
-            text=f"Hello{'' if worse else f' {case.customer}'}, (a simulated reply)",
             success=success,
-            seconds=0.3 + rng.lognormvariate(-1.0, 0.4) * (tokens.output or 0) / 50,
-            tokens=tokens,
-            cost=spent,
-            rating=rating,
+            seconds=0.3 + rng.lognormvariate(-1.0, 0.4) * written / 50,
+            tokens=Tokens(input=read, cached_input=0, output=written, total=read + written),
+            cost=read * _DOLLARS_PER_INPUT_TOKEN + written * _DOLLARS_PER_OUTPUT_TOKEN,
+            rating=float(min(5, max(1, liking))) if rng.random() < 0.15 else None,
         )

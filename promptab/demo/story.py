@@ -41,8 +41,11 @@ class Fall(NamedTuple):
 
     @property
     def is_shown(self) -> bool:
-        """Whether the whole interval lies below zero."""
-        return self.difference.high is not None and self.difference.high < 0.0
+        """Whether the whole interval lies below zero, or where no customer varies, p does not reach 0.05."""
+        value, high, p_value = self.difference.value, self.difference.high, self.difference.p_value
+        if high is not None:
+            return high < 0.0
+        return value is not None and value < 0.0 and p_value is not None and p_value < 0.05
 
     @property
     def reason(self) -> str:
@@ -59,6 +62,7 @@ class Fall(NamedTuple):
             "success_rate_before": self.rate_before,
             "difference": self.difference.value,
             "interval": [self.difference.low, self.difference.high],
+            "p_value": self.difference.p_value,
             "calls": self.calls,
             "method": "before and after, over customers; not randomised",
         }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from promptab.errors import InvalidInputError
 from promptab.library import PromptSource
-from promptab.library.source import check_source
 from promptab.models import PromptVersion, VersionStatus
 
 
@@ -12,12 +10,11 @@ def source_of(version: PromptVersion, present: PromptSource | None) -> PromptSou
     """Return what the file is to declare.
 
     What the present file asks of its next version stays, save what no longer fits: a number that is taken by now, and
-    the wish for a draft of something that has left that state. Raises `InvalidInputError` for a version that no file
-    can declare, such as a chat prompt that was created from a single text.
+    the wish for a draft of something that has left that state.
     """
     draft = version.status == VersionStatus.DRAFT
     wish = None if present is None or present.status == VersionStatus.DRAFT else present.status
-    source = PromptSource(
+    return PromptSource(
         name=version.name,
         prompt_type=version.prompt_type,
         template=version.template,
@@ -31,7 +28,3 @@ def source_of(version: PromptVersion, present: PromptSource | None) -> PromptSou
         status=VersionStatus.DRAFT if draft else wish,
         tags=() if present is None else present.tags,
     )
-    try:
-        return check_source(source)
-    except InvalidInputError as error:
-        raise InvalidInputError("version", version.label, f"one that a file can declare ({error})") from None

@@ -54,14 +54,16 @@ class StorePicture:
     def numbered(self, key: Key, number: str) -> PromptVersion | None:
         return next((version for version in self.versions(key) if version.version == number), None)
 
-    def unchanged(self, key: Key, content_hash: str) -> PromptVersion | None:
-        """Return what `create_version(..., if_changed=True)` would return instead of a new version."""
-        for version in (self.latest(key), self.highest(key)):
-            if (
-                version is not None
-                and version.content_hash == content_hash
-                and version.status != VersionStatus.ARCHIVED
-            ):
+    def saying(self, key: Key, content_hash: str, *, drafts: bool) -> PromptVersion | None:
+        """Return the version that makes another one with this content needless.
+
+        That is the latest one. Drafts count where there is no latest one, or with `drafts=True`.
+        """
+        latest = self.latest(key)
+        if latest is not None and latest.content_hash == content_hash:
+            return latest
+        for version in self.versions(key) if drafts or latest is None else ():
+            if version.status == VersionStatus.DRAFT and version.content_hash == content_hash:
                 return version
         return None
 

@@ -153,7 +153,8 @@ class _Planner:
         """Return the version of the store that the file is already in step with, or could be without a new one."""
         if sides.base is not None and sides.base is sides.head and sides.as_locked:
             return sides.base
-        return self._picture.unchanged(sides.key, sides.file.content_hash)
+        drafts = sides.prompt.source.status == VersionStatus.DRAFT
+        return self._picture.saying(sides.key, sides.file.content_hash, drafts=drafts)
 
     def _absent(self, sides: _Sides) -> SyncItem:
         """The store has no version of the prompt."""
@@ -272,10 +273,6 @@ class _Planner:
         self, key: Key, prompt: LocalPrompt | None, entry: LockEntry | None, head: PromptVersion, reason: str
     ) -> SyncItem:
         present = None if prompt is None else prompt.source
-        try:
-            source = source_of(head, present)
-        except InvalidInputError as error:
-            return _item(key, prompt, entry, SyncAction.PROBLEM, str(error))
         return _item(
             key,
             prompt,
@@ -284,7 +281,7 @@ class _Planner:
             reason,
             version=head.version,
             content_hash=head.content_hash,
-            source=source,
+            source=source_of(head, present),
             replaces=present,
         )
 

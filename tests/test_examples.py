@@ -1,0 +1,160 @@
+"""The examples as people run them, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+import promptab
+from promptab import Lab, VersionManager
+
+ROOT = Path(__file__).parents[1]
+BAD = "system/greeting", "1.0.2", "--reason", "wrong language"
+
+
+def run_example(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PROMPTAB_")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / name), *arguments],
+        env={**kept, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+def test_every_example_is_run_here() -> None:
+    tested = {"quickstart.py", "replay.py", "rollback.py"}
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == tested
+
+
+def test_quickstart_promotes_and_rolls_back(tmp_path: Path) -> None:
+    done = run_example("quickstart.py", f"sqlite:///{tmp_path / 'quickstart.db'}")
+    assert done.returncode == 0, done.stderr
+    first, *history = done.stdout.splitlines()
+    assert first.startswith("1.0.1 is ")
+    assert "points better (95 % interval" in first
+    assert [tuple(move.split()[:4]) for move in history] == [
+        ("promote", "-", "->", "1.0.0"),
+        ("promote", "1.0.0", "->", "1.0.1"),
+        ("rollback", "1.0.1", "->", "1.0.0"),
+    ]
+
+
+@pytest.mark.parametrize("options", [(), ("--all",)], ids=["assigned", "all"])
+def test_replay_reads_the_recorded_replies(
+    shared_dir: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    done = run_example(
+        "replay.py",
+        str(shared_dir / "data" / "zero_shot_replies.jsonl.gz"),
+        "--url",
+        f"sqlite:///{tmp_path / 'replay.db'}",
+        *options,
+    )
+    assert done.returncode == 0, done.stderr
+    live = [line.split()[-1] for line in done.stdout.splitlines() if "in production" in line]
+    assert live == (["1.0.0"] * 4 if options else ["1.1.0", "1.1.0", "1.0.0", "1.0.0"])
+    if options:
+        assert "78.667 % right of 600 replies" in done.stdout
+        assert "1.1.0 is 4.2 points worse" in done.stdout
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'rollback.db'}"
+
+
+async def three_live_in_turn(url: str, after: Callable[[Lab], Awaitable[None]] | None = None) -> None:
+    """Make 1.0.0, 1.0.1 and 1.0.2, each of them promoted; the last is the bad one."""
+    async with promptab.open(url) as lab:
+        for text in ("Hello {{ name }}.", "Hi {{ name }}.", "Hola {{ name }}."):
+            version = await lab.versions.create_version("greeting", "system", text)
+            await lab.versions.promote(version.version_id)
+        if after is not None:
+            await after(lab)
+
+
+async def live_version(url: str, environment: str = "production") -> str:
+    async with promptab.open(url) as lab:
+        choice = await lab.choose("greeting", "system", environment=environment)
+        assert choice.version is not None
+        return choice.version.version
+
+
+async def history_of(versions: VersionManager) -> list[tuple[str, str | None, str]]:
+    return [
+        (move.action, move.version, move.reason) for move in await versions.deployments("greeting", "system")
+    ]
+
+
+async def test_rollback_takes_the_bad_version_out_and_says_so(url: str) -> None:
+    await three_live_in_turn(url)
+    done = run_example("rollback.py", *BAD, "--url", url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "production of system/greeting: 1.0.2 -> 1.0.1\n"
+    assert await live_version(url) == "1.0.1"
+    async with promptab.open(url) as lab:
+        assert (await history_of(lab.versions))[-1] == ("rollback", "1.0.1", "wrong language")
+
+
+async def test_rollback_changes_nothing_the_second_time(url: str) -> None:
+    await three_live_in_turn(url)
+    run_example("rollback.py", *BAD, "--url", url)
+    again = run_example("rollback.py", *BAD, "--url", url)
+    assert again.returncode == 0
+    assert "nothing was changed" in again.stdout
+    assert await live_version(url) == "1.0.1"
+    async with promptab.open(url) as lab:
+        assert len(await lab.versions.deployments("greeting", "system")) == 4
+
+
+async def test_rollback_takes_the_store_from_the_environment(url: str) -> None:
+    await three_live_in_turn(url)
+    done = run_example("rollback.py", *BAD, PROMPTAB_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert await live_version(url) == "1.0.1"
+
+
+async def test_rollback_moves_only_the_environment_that_is_named(url: str) -> None:
+    async def stage(lab: Lab) -> None:
+        for number in ("1.0.1", "1.0.2"):
+            version = await lab.versions.get_version("greeting", "system", number)
+            assert version is not None
+            await lab.versions.promote(version.version_id, "staging")
+
+    await three_live_in_turn(url, stage)
+    done = run_example("rollback.py", *BAD, "--environment", "staging", "--url", url)
+    assert done.returncode == 0, done.stderr
+    assert await live_version(url, "staging") == "1.0.1"
+    assert await live_version(url) == "1.0.2"
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("1.0.9", "no version"), ("production", "exact number"), ("^1.0", "exact number")]
+)
+async def test_rollback_refuses_what_may_mean_another_version_next_time(
+    url: str, version: str, said: str
+) -> None:
+    await three_live_in_turn(url)
+    done = run_example("rollback.py", "system/greeting", version, "--reason", "a test", "--url", url)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert await live_version(url) == "1.0.2"
+
+
+async def test_rollback_says_when_there_is_nothing_to_go_back_to(url: str) -> None:
+    async with promptab.open(url) as lab:
+        await lab.versions.create_version("greeting", "system", "Hello.", "1.0.2", status="production")
+    done = run_example("rollback.py", *BAD, "--url", url)
+    assert done.returncode == 1
+    assert "nothing that was live before" in done.stderr

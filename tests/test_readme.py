@@ -1,0 +1,99 @@
+"""Every command and every output in README.md is real: the blocks are run in their order and held against what they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf8")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+
+def blocks() -> list[Block]:
+    found = []
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.S | re.M):
+        found.append(Block(match[1], match[2], README[: match.start()].count("\n") + 1))
+    return found
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a newcomer's shell has, with the scripts of this interpreter's environment first."""
+    scripts = Path(sys.executable).parent
+    return {
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(folder),
+        "COLUMNS": "100",
+        "USER": "ada",
+        "LOGNAME": "ada",
+    }
+
+
+def test_python_blocks_print_what_stands_below_them(tmp_path: Path) -> None:
+    every = blocks()
+    pairs = [
+        (code, output)
+        for code, output in zip(every, every[1:], strict=False)
+        if code.language == "python" and output.language == "text"
+    ]
+    assert pairs, "README.md shows no Python with its output"
+    for code, output in pairs:
+        done = subprocess.run(
+            [sys.executable, "-c", code.text],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == output.text, f"README.md, line {output.line}"
+
+
+def test_console_blocks_print_what_they_show(tmp_path: Path) -> None:
+    """The blocks are one session in a copy of the prompts; `…` stands for what differs from run to run."""
+    shutil.copytree(ROOT / "prompts", tmp_path / "prompts", ignore=shutil.ignore_patterns("promptab.lock"))
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    commands = [
+        (match[1], match[2], block.line)
+        for block in blocks()
+        if block.language == "console"
+        for match in re.finditer(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", block.text, re.M)
+    ]
+    assert commands, "README.md shows no console session"
+    for command, shown, line in commands:
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        pattern = "".join(".*?" if part == "…" else re.escape(part) for part in re.split("(…)", shown))
+        assert done.returncode == 0, f"README.md, line {line}: {command}\n{done.stderr}"
+        assert re.fullmatch(pattern, done.stdout, re.S), f"README.md, line {line}: {command}\n{done.stdout}"
+
+
+def test_readme_is_about_a_hundred_lines_long() -> None:
+    assert README.count("\n") <= 130
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?://)([^)#]+)\)", README))
+def test_readme_links_to_files_that_exist(link: str) -> None:
+    assert (ROOT / link).exists()
