@@ -29,8 +29,10 @@ logger = logging.getLogger("promptab")
 class GroupCommit:
     """The queue in front of one store's writer. Belongs to one event loop."""
 
-    def __init__(self, commit: Commit) -> None:
+    def __init__(self, commit: Commit, *, on_refusal: Callable[[], None]) -> None:
+        """`on_refusal` is called when rows that nobody waits for could not be written."""
         self._commit = commit
+        self._on_refusal = on_refusal
         self._pending: list[tuple[Row, asyncio.Future[None] | None]] = []
         self._drainer: asyncio.Task[None] | None = None
         self._closed = False
@@ -75,10 +77,22 @@ class GroupCommit:
                 conflicts = await self._commit([row for row, _ in batch])
             except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it, whatever it was
                 del self._pending[: len(batch)]
-                _refuse(batch, error if isinstance(error, StoreError) else _unforeseen(error))
+                self._refuse(batch, error if isinstance(error, StoreError) else _unforeseen(error))
             else:
                 del self._pending[: len(batch)]
                 _settle(batch, conflicts)
+
+    def _refuse(self, batch: Sequence[tuple[Row, asyncio.Future[None] | None]], error: StoreError) -> None:
+        unheard = 0
+        for _, future in batch:
+            if future is None:
+                unheard += 1
+            elif not future.done():
+                future.set_exception(error)
+        if unheard:
+            # written again when the unit comes again, or by an event of the unit, as "reported"
+            logger.warning("%d exposures could not be written: %s", unheard, error)
+            self._on_refusal()
 
 
 def _settle(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], conflicts: frozenset[int]) -> None:
@@ -99,15 +113,3 @@ def _unforeseen(error: Exception) -> StoreError:
     refusal = StoreError(f"the events could not be written: {error!r}")
     refusal.__cause__ = error
     return refusal
-
-
-def _refuse(batch: Sequence[tuple[Row, asyncio.Future[None] | None]], error: StoreError) -> None:
-    unheard = 0
-    for _, future in batch:
-        if future is None:
-            unheard += 1
-        elif not future.done():
-            future.set_exception(error)
-    if unheard:
-        # an event of the same unit creates its exposure again, as "reported"
-        logger.warning("%d exposures could not be written: %s", unheard, error)

@@ -51,8 +51,8 @@ class SqlStore(ABC):
         self._engine = engine
         self._url = url
         self._store_id = store_id
-        self._queue = GroupCommit(self._commit_batch)
         self._told: set[tuple[str, str]] = set()
+        self._queue = GroupCommit(self._commit_batch, on_refusal=self._told.clear)
         self._snapshot: Snapshot | None = None
         self._changes = 0
         """Writes that have ended so far, and how many of them the snapshot is known to show."""
