@@ -48,8 +48,11 @@ def check_tokens(tokens: TokensInput) -> Tokens | None:
     counts = {
         part: check_count(f"tokens.{part}", count) for part, count in given.items() if count is not None
     }
+    parts = sum(count for part, count in counts.items() if part != "total")
     if "total" not in counts and {"input", "output"} <= set(counts):
-        counts["total"] = counts["input"] + counts.get("cached_input", 0) + counts["output"]
+        counts["total"] = parts
+    if counts.get("total", parts) < parts:
+        raise InvalidInputError("tokens.total", counts["total"], f"at least {parts}, the sum of its parts")
     return Tokens(**counts)
 
 

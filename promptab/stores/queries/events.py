@@ -169,8 +169,7 @@ class EventQueries:
         )
         condition = and_(
             events.c.experiment_id == experiment_id,
-            events.c.flagged.is_(False),
-            # a session that became a user of another variant: its events are of neither
+            # not of another variant than the unit's: flagged ones, and those of a session that became a user of another
             or_(events.c.variant.is_(None), events.c.variant == exposures.c.variant),
             *analysed(),
         )
