@@ -181,6 +181,11 @@ INVALID: dict[str, tuple[Call, str, str]] = {
     "tokens that are no count": (recording(tokens="many"), "tokens", "'many'"),
     "tokens with a fraction": (recording(tokens=1.5), "tokens", "1.5"),
     "tokens of an unknown part": (recording(tokens={"reasoning": 3}), "tokens", "'reasoning'"),
+    "tokens of which there are less than their parts": (
+        recording(tokens={"input": 10, "output": 5, "total": 12}),
+        "tokens.total",
+        "12",
+    ),
     "metric NaN": (recording(metrics={"resolved": math.nan}), "metrics[resolved]", "nan"),
     "metric infinite": (recording(metrics={"resolved": -math.inf}), "metrics[resolved]", "-inf"),
     "metric with a bad name": (recording(metrics={"my metric": 1}), "metrics", "'my metric'"),

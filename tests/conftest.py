@@ -1,0 +1,88 @@
+"""Fixtures: stores of every kind, a lab with its managers on one, a clock that tests move, and the shared data."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from promptab import ABTestManager, Lab, MetricsCollector, VersionManager
+from promptab.stores.base import Store
+from promptab.stores.opening import open_store, sqlite_path
+from tests.clock import SettableClock
+
+SHARED_DIR = Path(__file__).parents[2] / "shared"
+REQUIRE_SHARED = "PROMPTAB_REQUIRE_SHARED"
+
+
+@pytest.fixture(params=["file", "memory"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new store; a test runs once for every kind and never asks which one it has."""
+    return {"file": f"sqlite:///{tmp_path / 'store.db'}", "memory": "sqlite:///:memory:"}[str(request.param)]
+
+
+@pytest.fixture(params=["file"])
+def lasting_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new store that outlives its connection, so that it can be opened again and by other processes."""
+    return {"file": f"sqlite:///{tmp_path / 'lasting.db'}"}[str(request.param)]
+
+
+@pytest.fixture
+def assert_whole() -> Callable[[str], None]:
+    """Ask the database behind a `lasting_url` itself whether it is undamaged."""
+
+    def check(url: str) -> None:
+        path = sqlite_path(url)
+        assert path is not None
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        connection.close()
+
+    return check
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """An open store of every kind in turn."""
+    opened = await open_store(store_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def clock() -> SettableClock:
+    return SettableClock()
+
+
+@pytest.fixture
+def lab(store: Store, clock: SettableClock) -> Lab:
+    """A lab on a store of every kind in turn, telling the time by `clock`."""
+    return Lab(store, clock=clock)
+
+
+@pytest.fixture
+def versions(lab: Lab) -> VersionManager:
+    return lab.versions
+
+
+@pytest.fixture
+def experiments(lab: Lab) -> ABTestManager:
+    return lab.experiments
+
+
+@pytest.fixture
+def metrics(lab: Lab) -> MetricsCollector:
+    return lab.metrics
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of recorded data beside the checkout, which not every machine has."""
+    if SHARED_DIR.is_dir():
+        return SHARED_DIR
+    if os.environ.get(REQUIRE_SHARED) == "1":
+        pytest.fail(f"{REQUIRE_SHARED}=1, but there is no {SHARED_DIR}")
+    pytest.skip(f"the recorded data is not here: there is no {SHARED_DIR}")

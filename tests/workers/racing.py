@@ -1,0 +1,93 @@
+"""Do one thing to a store at the same moment as other processes: `racing.py URL ACTION JSON`.
+
+Opens the store, says `ready`, waits for a line, acts, and prints what came of it as JSON. The actions are the
+coroutines below that take a lab.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import promptab
+from promptab import ConflictError, Lab
+
+
+async def create_next(lab: Lab, count: int, who: str) -> list[str]:
+    """Create the next version again and again; return the numbers it was given."""
+    numbers = []
+    for turn in range(count):
+        version = await lab.versions.create_version("tone", "system", f"Be kind, {who} {turn}.")
+        numbers.append(version.version)
+    return numbers
+
+
+async def create_exact(lab: Lab, version: str, who: str) -> str | None:
+    """Create the version with this number; return its template, or None where another was faster."""
+    try:
+        return (await lab.versions.create_version("tone", "system", f"Be kind, {who}.", version)).template
+    except ConflictError:
+        return None
+
+
+async def promote(lab: Lab, version_id: str, expected: str | None) -> str:
+    """Promote from a state that was seen; return `moved`, or the name of the error."""
+    try:
+        await lab.versions.promote(version_id, expected=expected)
+    except ConflictError as error:
+        return type(error).__name__
+    return "moved"
+
+
+async def promote_in_turn(lab: Lab, version_ids: list[str], turns: int) -> int:
+    """Promote one version after the other, whatever is live; return how many moves lost a race."""
+    lost = 0
+    for turn in range(turns):
+        try:
+            await lab.versions.promote(version_ids[turn % len(version_ids)])
+        except ConflictError:
+            lost += 1
+    return lost
+
+
+async def count_production(lab: Lab, turns: int) -> list[int]:
+    """Look again and again how many production versions there are; return the counts that were seen."""
+    return sorted({len(await lab.versions.list_versions("tone", status="production")) for _ in range(turns)})
+
+
+async def assign(lab: Lab, experiment: str, users: int, rounds: int) -> dict[str, list[str]]:
+    """Assign the same users again and again; return every answer that each of them got."""
+    answers: dict[str, set[str]] = {f"u{number}": set() for number in range(users)}
+    for _ in range(rounds):
+        for user, seen in answers.items():
+            seen.add(str(await lab.experiments.get_variant_for_user(experiment, user)))
+        await asyncio.sleep(0.02)
+    return {user: sorted(seen) for user, seen in answers.items()}
+
+
+async def reweigh(lab: Lab, experiment: str, splits: list[dict[str, float]]) -> int:
+    """Change the weights step by step, with the lead time that is the default; return how many steps."""
+    for split in splits:
+        await lab.experiments.update_weights(experiment, split)
+        await asyncio.sleep(0.3)
+    return len(splits)
+
+
+ACTIONS = {
+    action.__name__: action
+    for action in (create_next, create_exact, promote, promote_in_turn, count_production, assign, reweigh)
+}
+
+
+async def main(url: str, action: str, arguments: dict[str, Any]) -> None:
+    async with promptab.open(url) as lab:
+        await lab.store.snapshot()
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        result = await ACTIONS[action](lab, **arguments)
+    print(json.dumps(result), flush=True)
+
+
+asyncio.run(main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))
