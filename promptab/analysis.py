@@ -140,6 +140,8 @@ def compare(
     """
     if not 0.0 < confidence < 1.0:
         raise InvalidInputError("confidence", confidence, "between 0 and 1", "95 % is 0.95")
+    if experiment.primary_metric == "error_rate" and "success_rate" in sums:
+        sums = {**sums, "error_rate": _complements(sums["success_rate"])}
     known = {**BUILT_IN_METRICS, **{definition.name: definition for definition in definitions}}
     names = dict.fromkeys(
         (experiment.primary_metric, *(name for name in known if name in sums), *sorted(sums))
@@ -164,6 +166,10 @@ def compare(
         leader=leader,
         reason=_leader_reason(primary, leader, experiment.control),
     )
+
+
+def _complements(sums: Mapping[str, Mapping[int, UnitSums]]) -> dict[str, dict[int, UnitSums]]:
+    return {key: {epoch: of.complement() for epoch, of in by_epoch.items()} for key, by_epoch in sums.items()}
 
 
 def _compared_metric(

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from promptab.allocation import feature_unit
-from promptab.checks import check_json_object, check_unit
-from promptab.errors import NotFoundError, StateError
+from promptab.checks import (
+    MAX_SESSION_CHARS,
+    SESSION_PREFIX,
+    check_json_object,
+    check_label,
+    check_unit,
+)
+from promptab.errors import InvalidInputError, NotFoundError, StateError
 from promptab.managed import Managed
-from promptab.models import Assignment, Exposure, PromptExperiment
-from promptab.snapshot import LiveExperiment, Lookup, Snapshot, kept_assignment, not_serving
+from promptab.models import Assignment, ExperimentStatus, Exposure, PromptExperiment
+from promptab.snapshot import LiveExperiment, Lookup, Snapshot, first_assignment, kept_assignment, not_serving
 from promptab.stores.base import Store, Transaction
 
 
@@ -52,13 +58,13 @@ class Assigning(Managed):
         """
         store = await self._store()
         snapshot = await store.snapshot()
-        live = snapshot.experiment(experiment)
+        live = snapshot.experiment(experiment, self._clock())
         checked = check_json_object("attributes", attributes or {})
         if live is None:
-            ended = await find_experiment(store, experiment)
+            ended = await find_experiment(store, experiment, now=self._clock())
             return _not_live(ended, unit_of(ended, user_id, session_id, features))
         unit = unit_of(live.experiment, user_id, session_id, features)
-        return await self.assign_unit(snapshot, live, unit, checked)
+        return await self.assign_unit(snapshot, live, snapshot.known_unit(unit), checked)
 
     async def assign_unit(
         self, snapshot: Snapshot, live: LiveExperiment, unit: str | None, attributes: Mapping[str, Any]
@@ -68,7 +74,7 @@ class Assigning(Managed):
         now = self._clock()
         answer = snapshot.assign(live, unit, attributes, now)
         if isinstance(answer, Lookup):
-            return await _kept(store, answer, live, attributes, now)
+            return await _kept(store, snapshot, answer, live, attributes, now)
         if answer.variant is not None:
             store.enqueue(_exposure(answer, attributes, now))
         return answer
@@ -79,9 +85,9 @@ class Assigning(Managed):
         Raises `NotFoundError`, and `StateError` where the experiment is not running.
         """
         snapshot = await (await self._store()).snapshot()
-        live = snapshot.experiment(experiment)
+        live = snapshot.experiment(experiment, self._clock())
         if live is None:
-            ended = await find_experiment(await self._store(), experiment)
+            ended = await find_experiment(await self._store(), experiment, now=self._clock())
             raise StateError(f"experiment {ended.name!r} is {ended.status}: nothing is drawn from it")
         if (idle := not_serving(live.experiment, self._clock())) is not None:
             raise StateError(f"nothing is drawn from {live.experiment.name!r}: {idle}")
@@ -151,8 +157,10 @@ class Assigning(Managed):
             if owner is not None:
                 return
             await tx.experiments.add_alias(session, unit, now)
-            for exposure in await tx.exposures.of_unit(session):
-                await tx.exposures.keep(exposure.model_copy(update={"unit": unit, "source": "alias"}))
+            live = [experiment.experiment_id for experiment in await tx.experiments.live()]
+            for exposure in await tx.exposures.of_unit(session, live):
+                source = "override" if exposure.source == "override" else "alias"
+                await tx.exposures.keep(exposure.model_copy(update={"unit": unit, "source": source}))
 
         await store.write(work)
 
@@ -160,34 +168,60 @@ class Assigning(Managed):
         store = await self._store()
         await store.flush()
         try:
-            return store, await find_experiment(store, experiment)
+            return store, await find_experiment(store, experiment, now=self._clock())
         except NotFoundError:
             return store, None
 
 
-async def find_experiment(store: Store, name_or_id: str) -> PromptExperiment:
-    """Return the experiment with this id, or the one with this name: the live one, else the newest.
+async def find_experiment(
+    store: Store, name_or_id: str, *, now: datetime, prefer: ExperimentStatus | None = None
+) -> PromptExperiment:
+    """Return the experiment with this id, or with this name: the one of status `prefer`, the live one, the newest.
 
-    Raises `NotFoundError`, and `StateError` where several live experiments have the name.
+    Raises `NotFoundError`, and `StateError` where several live experiments, or several of the status that is
+    preferred, have the name.
     """
-    live = (await store.snapshot()).experiment(name_or_id)
+    if not _may_name_an_experiment(name_or_id):
+        raise NotFoundError("experiment", repr(name_or_id), "list them with `promptab experiment list`")
+    live = (await store.snapshot()).experiment(name_or_id, now) if prefer is None else None
 
     async def work(tx: Transaction) -> PromptExperiment:
         wanted = name_or_id if live is None else live.experiment.experiment_id
         found = await tx.experiments.by_id(wanted)
-        if found is None:
-            named = await tx.experiments.listing(name=name_or_id)
-            if not named:
-                raise NotFoundError("experiment", name_or_id, "list them with `promptab experiment list`")
-            found = named[0]
-        return found
+        return found or _of_that_name(await tx.experiments.listing(name=name_or_id), name_or_id, prefer)
 
-    return await store.read(work)
+    found = await store.read(work)
+    if prefer is not None and found.status != prefer and found.experiment_id != name_or_id:
+        return await find_experiment(store, name_or_id, now=now)
+    return found
+
+
+def _may_name_an_experiment(name_or_id: object) -> bool:
+    try:
+        check_label("experiment", name_or_id)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _of_that_name(
+    named: Sequence[PromptExperiment], name: str, prefer: ExperimentStatus | None
+) -> PromptExperiment:
+    """Return the one of the preferred status, else the newest; `named` is newest first."""
+    if not named:
+        raise NotFoundError("experiment", name, "list them with `promptab experiment list`")
+    preferred = [experiment for experiment in named if experiment.status == prefer]
+    if len(preferred) > 1:
+        ids = ", ".join(experiment.experiment_id for experiment in preferred)
+        raise StateError(
+            f"{len(preferred)} experiments called {name!r} are {prefer}; name one by its id: {ids}"
+        )
+    return preferred[0] if preferred else named[0]
 
 
 def session_unit(session_id: object) -> str:
     """Return the unit of an anonymous session: apart from a user of the same id."""
-    return f"session:{check_unit('session_id', session_id)}"
+    return SESSION_PREFIX + check_unit("session_id", session_id, limit=MAX_SESSION_CHARS)
 
 
 def unit_of(
@@ -206,28 +240,44 @@ def unit_of(
 
 
 async def _kept(
-    store: Store, lookup: Lookup, live: LiveExperiment, attributes: Mapping[str, Any], now: datetime
+    store: Store,
+    snapshot: Snapshot,
+    lookup: Lookup,
+    live: LiveExperiment,
+    attributes: Mapping[str, Any],
+    now: datetime,
 ) -> Assignment:
-    """Ask the store for a variant from before; write the fresh one where there is none, unless another was
-    faster.
-    """
+    """Ask the store for a variant from before; write the fresh one where there is none, unless another was faster."""
     fresh = lookup.fresh
     assert fresh.unit is not None  # noqa: S101 - a look-up is only ever made for a unit
-    experiment_id, unit = fresh.experiment_id, fresh.unit
-    await store.flush()
-
-    async def work(tx: Transaction) -> Exposure | None:
-        return await tx.exposures.get(experiment_id, unit)
-
-    held = await store.read(work)
+    assert fresh.variant is not None  # noqa: S101
+    held = await store.held(fresh.experiment_id, fresh.unit)
+    if held is not None and held.source == "override":
+        return fresh  # shown by hand for a while, and left out of the analysis since
     if held is None:
-        assignment = kept_assignment(lookup, live, None, now)
+        assignment = first_assignment(lookup, live, await _holder(store, snapshot, lookup.rivals, fresh.unit))
         if assignment.variant is None:
             return assignment
         held = await store.keep(_exposure(assignment, attributes, now))
-        if held.variant == assignment.variant:
+        if held.current == assignment.variant:
             return assignment
-    return kept_assignment(lookup, live, held.variant, now)
+    kept = kept_assignment(live, fresh.unit, held.current, now)
+    if kept is None:
+        held = await store.serve_instead(held, fresh.variant)
+        kept = kept_assignment(live, fresh.unit, held.current, now)
+    return kept or fresh
+
+
+async def _holder(
+    store: Store, snapshot: Snapshot, experiment_ids: Sequence[str], unit: str
+) -> LiveExperiment | None:
+    """Return the one of these experiments that the unit has been exposed to, if any."""
+    for live in snapshot.experiments:
+        if live.experiment.experiment_id in experiment_ids:
+            held = await store.held(live.experiment.experiment_id, unit)
+            if held is not None:
+                return live
+    return None
 
 
 def _exposure(assignment: Assignment, attributes: Mapping[str, Any], now: datetime) -> Exposure:

@@ -10,22 +10,37 @@ import math
 import re
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from promptab.errors import InvalidInputError
+from promptab.errors import InvalidInputError, NotFoundError
 
 MAX_NAME_CHARS = 128
 MAX_LABEL_CHARS = 200
 MAX_UNIT_CHARS = 256
+SESSION_PREFIX = "session:"
+"""Stands before the id of an anonymous session, which is a unit apart from the user of the same id."""
+MAX_SESSION_CHARS = MAX_UNIT_CHARS - len(SESSION_PREFIX)
 MAX_TEXT_CHARS = 4_000
 MAX_JSON_CHARS = 100_000
 MAX_JSON_DEPTH = 32
 MAX_METRICS_PER_EVENT = 64
+MAX_MEASURE = 1e18
+"""Squares and sums of values up to this one stay finite, however many events there are."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9._:/-]*", re.ASCII)
+_HEX_DIGITS = re.compile(r"[0-9A-Fa-f-]{32,36}", re.ASCII)
+_UUID_BOUND = "a UUID such as 0192f0c1-7b1e-7cc3-98c4-dc0c0c07398f"
+_FIRST_EVENT = datetime(1900, 1, 1, tzinfo=UTC)
+_LAST_EVENT = datetime(2200, 1, 1, tzinfo=UTC)
+
+# The Unicode categories Cc and Cs: NUL, controls and lone surrogates, which one database would store and
+# another would not
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+CONTROL_BUT_BREAKS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Leaves out the line breaks and the tab, which belong in free text."""
 
 
 def check_name(field: str, value: object) -> str:
@@ -53,7 +68,7 @@ def check_label(field: str, value: object, *, limit: int = MAX_LABEL_CHARS) -> s
     bound = f"1 to {limit} printable characters without control characters or outer spaces"
     if not isinstance(value, str) or not value or len(value) > limit or value != value.strip():
         raise InvalidInputError(field, value, bound)
-    _refuse_control(field, value, allowed="")
+    _refuse(CONTROL, field, value)
     if unicodedata.normalize("NFC", value) != value:
         raise InvalidInputError(
             field, value, "in Unicode normal form C", "normalise it with unicodedata.normalize('NFC', …)"
@@ -65,35 +80,71 @@ def check_text(field: str, value: object, *, limit: int = MAX_TEXT_CHARS) -> str
     """Free text (reasons, descriptions): may be empty and have line breaks."""
     if not isinstance(value, str) or len(value) > limit:
         raise InvalidInputError(field, value, f"text of at most {limit} characters")
-    _refuse_control(field, value, allowed="\n\r\t")
+    _refuse(CONTROL_BUT_BREAKS, field, value)
     return value
 
 
-def check_unit(field: str, value: object) -> str:
+def check_unit(field: str, value: object, *, limit: int = MAX_UNIT_CHARS) -> str:
     """Ids of units: text as it is, an integer as its decimal digits (so 1 and "1" are one unit); nothing
     else.
     """
-    bound = f"a text of 1 to {MAX_UNIT_CHARS} characters, or an integer"
+    bound = f"a text of 1 to {limit} characters, or an integer"
     if isinstance(value, int) and not isinstance(value, bool):
         value = (
             str(value) if abs(value) < 10**30 else "too large"
         )  # CPython refuses to print very long integers
-    if not isinstance(value, str) or not value or len(value) > MAX_UNIT_CHARS or value == "too large":
+    if not isinstance(value, str) or not value or len(value) > limit or value == "too large":
         raise InvalidInputError(field, value, bound)
-    _refuse_control(field, value, allowed="")
+    _refuse(CONTROL, field, value)
     return value
+
+
+def known_id(value: object) -> str | None:
+    """Return an id in its canonical form, lower case with hyphens; None for what cannot be an id of anything.
+
+    Takes a UUID, or its text in any case and with any hyphens. A read answers None, False or empty where this
+    is None, a change says "not found": see `required_id`.
+    """
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    # the pattern first: uuid.UUID takes braces, underscores and the digits of every script
+    if isinstance(value, str) and len(value) <= 36 and _HEX_DIGITS.fullmatch(value) is not None:
+        try:
+            return str(uuid.UUID(value))
+        except ValueError:
+            return None
+    return None
+
+
+def required_id(kind: str, value: object) -> str:
+    """Return the canonical id of what a change names. Raises `NotFoundError` for what is no id of anything."""
+    known = known_id(value)
+    if known is None:
+        key = value if isinstance(value, str) else type(value).__name__
+        raise NotFoundError(kind, key, f"an id is {_UUID_BOUND}")
+    return known
 
 
 def check_uuid(field: str, value: object) -> str:
     """Return the id in its canonical form, lower case with hyphens."""
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    if isinstance(value, str) and len(value) <= 36:
-        try:
-            return str(uuid.UUID(value))
-        except ValueError:
-            pass
-    raise InvalidInputError(field, value, "a UUID such as 0192f0c1-7b1e-7cc3-98c4-dc0c0c07398f")
+    known = known_id(value)
+    if known is None:
+        raise InvalidInputError(field, value, _UUID_BOUND)
+    return known
+
+
+def check_mapping(field: str, value: object) -> Mapping[Any, Any]:
+    """A mapping, its keys and values not looked at yet."""
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(field, value, "a mapping", "write a dict")
+    return value
+
+
+def check_items(field: str, value: object) -> tuple[Any, ...]:
+    """Several of something, not looked at yet. A text is one thing, not a list of its characters."""
+    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Iterable):
+        raise InvalidInputError(field, value, "a list", "write a list, even of one")
+    return tuple(value)
 
 
 def check_number(
@@ -123,6 +174,12 @@ def check_count(field: str, value: object, *, high: int = 2**53) -> int:
     raise InvalidInputError(field, shown, f"a whole number from 0 to {high}")
 
 
+def check_flag(field: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInputError(field, value, "True or False")
+    return value
+
+
 def check_share(field: str, value: object) -> float:
     return check_number(field, value, low=0.0, high=1.0)
 
@@ -133,11 +190,10 @@ def check_json_object(field: str, value: object, *, limit: int = MAX_JSON_CHARS)
     """
     if not isinstance(value, Mapping):
         raise InvalidInputError(field, value, "a JSON object (a dict with text keys)")
-    copied = _checked_json(field, value, depth=0)
-    size = len(json.dumps(copied))
-    if size > limit:
-        raise InvalidInputError(field, f"{size} characters of JSON", f"at most {limit} characters of JSON")
-    assert isinstance(copied, dict)  # noqa: S101 - narrows the type: a mapping comes back as a dict
+    copied = _JsonCopy(field, limit).of_mapping(field, value, depth=0)
+    # what is written as \u00e9 is longer than it was counted
+    if len(json.dumps(copied)) > limit:
+        raise _too_much_json(field, limit)
     return copied
 
 
@@ -153,20 +209,51 @@ def check_time(field: str, value: object) -> datetime:
         raise InvalidInputError(field, value, "a time between the years 1 and 9999 in UTC") from None
 
 
-def _checked_json(field: str, value: object, *, depth: int) -> Any:
-    if depth > MAX_JSON_DEPTH:
-        raise InvalidInputError(field, "deeper nesting", f"nested at most {MAX_JSON_DEPTH} deep")
-    if isinstance(value, Mapping):
-        for key in value:
+def check_event_time(field: str, value: object) -> datetime:
+    """Return the time of an event in UTC: further away than this is a wrong clock or a wrong unit."""
+    moment = check_time(field, value)
+    if not _FIRST_EVENT <= moment < _LAST_EVENT:
+        raise InvalidInputError(
+            field, moment.isoformat(), f"a time from the year {_FIRST_EVENT.year} up to {_LAST_EVENT.year}"
+        )
+    return moment
+
+
+class _JsonCopy:
+    """Copies JSON, and stops as soon as it is certain to be too long: millions of characters are never read."""
+
+    def __init__(self, root: str, limit: int) -> None:
+        self._root = root
+        self._limit = limit
+        self._left = limit
+
+    def of_mapping(self, field: str, value: Mapping[Any, Any], *, depth: int) -> dict[str, Any]:
+        self._count(2)
+        copied = {}
+        for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidInputError(field, key, "a JSON object with text keys")
-            _refuse_control(field, key, allowed="")
-        return {
-            str(key): _checked_json(f"{field}.{key}", item, depth=depth + 1) for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_checked_json(f"{field}[{index}]", item, depth=depth + 1) for index, item in enumerate(value)]
-    return _checked_scalar(field, value)
+            self._count(len(key) + 2)
+            _refuse(CONTROL, field, key)
+            copied[str.__str__(key)] = self._of(f"{field}.{key}", item, depth=depth + 1)
+        return copied
+
+    def _of(self, field: str, value: object, *, depth: int) -> Any:
+        if depth > MAX_JSON_DEPTH:
+            raise InvalidInputError(field, "deeper nesting", f"nested at most {MAX_JSON_DEPTH} deep")
+        if isinstance(value, Mapping):
+            return self.of_mapping(field, value, depth=depth)
+        if isinstance(value, (list, tuple)):
+            self._count(2)
+            return [self._of(f"{field}[{index}]", item, depth=depth + 1) for index, item in enumerate(value)]
+        self._count(len(value) + 2 if isinstance(value, str) else 1)
+        return _checked_scalar(field, value)
+
+    def _count(self, characters: int) -> None:
+        """Take off what is written for a value at the very least."""
+        self._left -= characters
+        if self._left < 0:
+            raise _too_much_json(self._root, self._limit)
 
 
 def _checked_scalar(field: str, value: object) -> Any:
@@ -181,18 +268,25 @@ def _checked_scalar(field: str, value: object) -> Any:
     if isinstance(value, float):
         return check_number(field, value)
     if isinstance(value, str):
-        _refuse_control(field, value, allowed="\n\r\t")
+        _refuse(CONTROL_BUT_BREAKS, field, value)
         return str.__str__(value)  # the text itself, also of a member of a text enumeration
     raise InvalidInputError(field, value, "JSON (null, boolean, number, text, list or object)")
 
 
-def _refuse_control(field: str, value: str, *, allowed: str) -> None:
-    """Refuse what one database would store and another would not: NUL, controls, lone surrogates."""
-    for position, character in enumerate(value):
-        if unicodedata.category(character) in {"Cc", "Cs"} and character not in allowed:
-            raise InvalidInputError(
-                field, value, f"free of control characters (U+{ord(character):04X} at position {position})"
-            )
+def _too_much_json(field: str, limit: int) -> InvalidInputError:
+    return InvalidInputError(
+        field, f"more than {limit} characters of JSON", f"at most {limit} characters of JSON"
+    )
+
+
+def _refuse(control: re.Pattern[str], field: str, value: str) -> None:
+    found = control.search(value)
+    if found is not None:
+        raise InvalidInputError(
+            field,
+            value,
+            f"free of control characters (U+{ord(found[0]):04X} at position {found.start()})",
+        )
 
 
 def _number_bound(low: float, high: float, above: float | None) -> str:

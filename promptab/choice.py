@@ -27,8 +27,6 @@ class Choice:
 
     name: str
     prompt_type: PromptType
-    version: PromptVersion | None
-    """None only where an experiment's variant serves a configuration and no version."""
     source: Source
     """How it was chosen: by a pinned number, a range or tag, an environment, an experiment, an override, or
     by the experiment's default because the unit is not in it (`excluded`).
@@ -39,18 +37,24 @@ class Choice:
     unit: str | None
     snapshot_age: float
     """Seconds since the store last confirmed what this choice was made from."""
+    _version: PromptVersion | None = field(repr=False)
     _variant_config: Mapping[str, Any] = field(repr=False)
     _compiled: CompiledPrompt | None = field(repr=False)
     _collector: MetricsCollector = field(repr=False)
 
     @property
+    def version(self) -> PromptVersion | None:
+        """The version, as a copy that is the caller's to change; None where a variant serves a configuration alone."""
+        return None if self._version is None else self._version.model_copy(deep=True)
+
+    @property
     def content_hash(self) -> str | None:
-        return None if self.version is None else self.version.content_hash
+        return None if self._version is None else self._version.content_hash
 
     @property
     def config(self) -> dict[str, Any]:
         """The version's configuration with the variant's own over it; a copy that is the caller's to change."""
-        base = {} if self.version is None else self.version.config
+        base = {} if self._version is None else self._version.config
         return copy.deepcopy({**base, **self._variant_config})
 
     def render(self, /, **variables: Any) -> str:
@@ -60,7 +64,7 @@ class Choice:
         text.
         """
         compiled = self._renderable()
-        if self.version is not None and self.version.messages:
+        if self._version is not None and self._version.messages:
             raise InvalidInputError(
                 "prompt_type",
                 self.prompt_type.value,
@@ -90,7 +94,7 @@ class Choice:
         known.
         """
         return await self._collector.record_event(
-            None if self.version is None else self.version.version_id,
+            None if self._version is None else self._version.version_id,
             success,
             response_time,
             tokens,

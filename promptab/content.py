@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from promptab.checks import check_json_object, check_name
-from promptab.errors import InvalidInputError, TemplateError
+from promptab.checks import CONTROL_BUT_BREAKS, check_items, check_json_object, check_name
+from promptab.errors import InvalidInputError, TemplateError, TemplateLimitError
 from promptab.models import Json, MessageTemplate, PromptType, PromptVersion
 from promptab.semver import is_exact, is_range
 
@@ -73,9 +72,9 @@ def check_content(
         prompt_type=prompt_type,
         template=text,
         messages=messages,
-        defaults=check_json_object("defaults", defaults or {}),
+        defaults=check_json_object("defaults", {} if defaults is None else defaults),
         validation=None if validation is None else _check_validation(validation),
-        config=check_json_object("config", config or {}),
+        config=check_json_object("config", {} if config is None else config),
     )
 
 
@@ -171,9 +170,10 @@ def _check_template(
             raise InvalidInputError("template", template, "a text or a list of messages")
         _check_storable(template)
         return template, ()
-    if template is None or not template:
+    listed = () if template is None or isinstance(template, Mapping) else check_items("template", template)
+    if not listed:
         raise InvalidInputError("template", template, "a text or a list of messages with role and content")
-    messages = tuple(_check_message(index, message) for index, message in enumerate(template))
+    messages = tuple(_check_message(index, message) for index, message in enumerate(listed))
     if prompt_type != PromptType.MESSAGE:
         raise InvalidInputError(
             "prompt_type", prompt_type.value, "message", "a list of messages is a prompt of type message"
@@ -205,10 +205,16 @@ def _check_message(index: int, message: object) -> MessageTemplate:
 
 def _check_storable(template: str) -> None:
     """Refuse what not every database and file can hold: controls and lone surrogates."""
-    for line, text in enumerate(template.split("\n"), start=1):
-        for character in text:
-            if character not in "\r\t" and unicodedata.category(character) in {"Cc", "Cs"}:
-                raise TemplateError(f"contains the control character U+{ord(character):04X}", line=line)
+    from promptab.templates.limits import Limits  # noqa: PLC0415 - see promptab.templates
+
+    limit = Limits().source_chars
+    if len(template) > limit:
+        # before the characters are looked at
+        raise TemplateLimitError(f"has {len(template)} characters, more than {limit} (limit `source_chars`)")
+    found = CONTROL_BUT_BREAKS.search(template)
+    if found is not None:
+        line = template.count("\n", 0, found.start()) + 1
+        raise TemplateError(f"contains the control character U+{ord(found[0]):04X}", line=line)
 
 
 def check_prompt(name: str, prompt_type: str) -> tuple[PromptType, str]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Literal, cast
 
-from promptab.checks import check_json_object, check_label, check_text, check_time
+from promptab.checks import check_json_object, check_label, check_text, check_time, known_id, required_id
 from promptab.content import check_prompt
 from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
 from promptab.lifecycle import check_version_transition, deployed_at, rollback_candidates
@@ -58,6 +58,7 @@ class Deploying(Managed):
         """
         where = check_environment(environment)
         text, who = check_text("reason", reason), _check_actor(actor)
+        wanted = check_expected(expected)
         proof = None if evidence is None else check_json_object("evidence", evidence)
         store = await self._store()
 
@@ -74,7 +75,7 @@ class Deploying(Managed):
             if live_id == version.version_id:
                 history = await tx.deployments.history(version.prompt_type, version.name, where)
                 return history[-1]
-            if not _is_expected(live, seen if expected is UNSET else expected):
+            if not _is_expected(live, seen if wanted is UNSET else wanted):
                 raise ConflictError(
                     f"{where} of {version.prompt_type}/{version.name} is now {_shown(live)}: somebody else moved it; "
                     f"look at its deployments and promote {version.version} again if it is still right"
@@ -102,18 +103,32 @@ class Deploying(Managed):
         that a script is safe to run twice. Running experiments that serve the version left are paused, so
         that nobody gets it from there.
 
-        Raises `StateError` where there is nothing to go back to.
+        Raises `StateError` where there is nothing to go back to, and `ConflictError` where somebody else moved the
+        environment after this call began.
         """
         kind, name = check_prompt(name, prompt_type)
         where = check_environment(environment)
         text, who = check_text("reason", reason), _check_actor(actor)
-        proof = {} if evidence is None else check_json_object("evidence", evidence)
+        given = {} if evidence is None else check_json_object("evidence", evidence)
+        wanted = check_expected(expected)
+        store = await self._store()
+
+        async def look(tx: Transaction) -> str | None:
+            return await tx.deployments.pointer(kind, name, where)
+
+        seen = await store.read(look)
 
         async def work(tx: Transaction) -> Deployment | None:
+            proof = dict(given)
             live_id = await tx.deployments.pointer(kind, name, where)
             left = None if live_id is None else await self._existing(tx, live_id)
-            if expected is not UNSET and not _is_expected(left, expected):
+            if wanted is not UNSET and not _is_expected(left, wanted):
                 return None
+            if wanted is UNSET and live_id != seen:
+                raise ConflictError(
+                    f"{where} of {kind}/{name} is now {_shown(left)}: somebody else moved it; "
+                    "look at its deployments and roll back again if it is still wrong"
+                )
             target = await _rollback_target(tx, kind, name, where)
             if target is None:
                 raise StateError(
@@ -139,7 +154,7 @@ class Deploying(Managed):
                 )
             )
 
-        return await (await self._store()).write(work)
+        return await store.write(work)
 
     async def deployments(
         self, name: str, prompt_type: str, environment: str | None = "production"
@@ -171,9 +186,10 @@ class Deploying(Managed):
         return await (await self._store()).read(work)
 
     async def _existing(self, tx: Transaction, version_id: str) -> PromptVersion:
-        version = await tx.versions.by_id(version_id)
+        known = required_id("version", version_id)
+        version = await tx.versions.by_id(known)
         if version is None:
-            raise NotFoundError("version", version_id)
+            raise NotFoundError("version", known)
         return version
 
     async def _point(
@@ -237,6 +253,16 @@ def check_environment(environment: str) -> Environment:
     if environment not in ENVIRONMENTS:
         raise InvalidInputError("environment", environment, f"one of {', '.join(ENVIRONMENTS)}")
     return cast("Environment", environment)
+
+
+def check_expected(expected: object) -> Expected:
+    """Return what the caller saw: UNSET, None for nothing, or an id (in its canonical form) or a number."""
+    if expected is None or isinstance(expected, Unset):
+        return expected
+    known = known_id(expected)
+    if known is None and not isinstance(expected, str):
+        raise InvalidInputError("expected", expected, "a version_id, a version number, or None for nothing")
+    return known or str(expected)
 
 
 def _check_actor(actor: str | None) -> str | None:

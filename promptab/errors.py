@@ -126,5 +126,11 @@ _SHOWN_CHARS = 80
 
 def _shown(value: object) -> str:
     """Return a short, printable form of a refused value: long input must not flood a log."""
-    text = repr(value)
+    if isinstance(value, str):
+        more = f"… ({len(value)} characters)" if len(value) > _SHOWN_CHARS else ""
+        return f"{value[:_SHOWN_CHARS]!r}{more}"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - whatever an object's own repr does, the refusal has to get out
+        text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({len(text)} characters)"

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, get_args
 
 from promptab.allocation import AllocationMap, allocate, normalise, reallocate
-from promptab.checks import check_name
+from promptab.checks import check_items, check_mapping, check_name
 from promptab.errors import InvalidInputError
 from promptab.models import Epoch, PromptExperiment, PromptVariant, UnitKind
 
@@ -34,7 +34,8 @@ def prompt_of(name: str, prompt_name: str | None) -> str | None:
 
 
 def check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> tuple[PromptVariant, ...]:
-    arms = tuple(v if isinstance(v, PromptVariant) else _variant_of(v) for v in variants)
+    given = check_items("variants", variants)
+    arms = tuple(v if isinstance(v, PromptVariant) else _variant_of(v) for v in given)
     if len(arms) < 2:
         raise InvalidInputError(
             "variants", len(arms), "at least two variants", "an experiment compares something"
@@ -65,7 +66,7 @@ def check_split(split: Mapping[str, float] | None, arms: Sequence[PromptVariant]
     keys = [variant.key for variant in arms]
     if split is None:
         return normalise({variant.key: variant.weight for variant in arms}, positive=True)
-    for key in split:
+    for key in check_mapping("traffic_split", split):
         check_key("traffic_split", key, keys)
     if missing := [key for key in keys if key not in split]:
         raise InvalidInputError("traffic_split", missing[0], "given a weight", "name every variant")
@@ -108,7 +109,7 @@ def next_epoch(
     return Epoch(
         experiment_id=last.experiment_id,
         number=last.number + 1,
-        starts_at=max(starts_at, last.starts_at),
+        starts_at=starts_at,
         weights=shares,
         segments=reallocate(AllocationMap.from_json(last.segments), shares).to_json(),
         evicted=tuple(sorted(empty if evict else empty & set(last.evicted))),

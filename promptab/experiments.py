@@ -10,9 +10,10 @@ from typing import Any
 from promptab.allocation import new_salt, normalise
 from promptab.assigning import Assigning, find_experiment
 from promptab.checks import (
+    check_flag,
     check_json_object,
     check_label,
-    check_name,
+    check_mapping,
     check_number,
     check_share,
     check_time,
@@ -31,12 +32,15 @@ from promptab.experiment_rules import (
     prompt_of,
 )
 from promptab.lifecycle import check_experiment_transition
+from promptab.measures import canonical_metric
 from promptab.models import (
+    EVERY_UNIT,
     ExperimentStatus,
     PromptExperiment,
     PromptType,
     PromptVariant,
     UnitKind,
+    VersionStatus,
 )
 from promptab.stores.base import Transaction
 
@@ -108,17 +112,16 @@ class ABTestManager(Assigning):
             traffic_split=weights,
             status=ExperimentStatus.DRAFT,
             traffic=check_share("traffic", traffic),
-            peak_traffic=traffic,
             unit=check_unit_kind(unit),
-            sticky=sticky,
+            sticky=check_flag("sticky", sticky),
             where=check_where(where),
-            layer=check_label("layer", layer or f"{kind}/{prompt or label}"),
+            layer=f"{kind}/{prompt or label}" if layer is None else check_label("layer", layer),
             holdout=None if holdout is None else check_label("holdout", holdout),
             overrides={
                 check_unit("overrides", shown): check_key(f"overrides[{shown}]", key, keys)
-                for shown, key in (overrides or {}).items()
+                for shown, key in check_mapping("overrides", overrides or {}).items()
             },
-            primary_metric=check_name("primary_metric", primary_metric),
+            primary_metric=canonical_metric("primary_metric", primary_metric),
             metadata=check_json_object("metadata", metadata or {}),
             salt=check_label("salt", salt or new_salt()),
             enrolment_salt=new_salt(),
@@ -141,7 +144,7 @@ class ABTestManager(Assigning):
     async def get_experiment(self, experiment: str) -> PromptExperiment | None:
         """Return the experiment with this id or name (the live one of that name, else the newest), or None."""
         try:
-            return await find_experiment(await self._store(), experiment)
+            return await find_experiment(await self._store(), experiment, now=self._clock())
         except NotFoundError:
             return None
 
@@ -168,8 +171,12 @@ class ABTestManager(Assigning):
         `paused`, `completed` and `stopped` end serving to all units at once. `winner` is a variant's key, and
         goes with `completed`. Raises `NotFoundError` and `StateError`.
         """
-        status = ExperimentStatus.parse(status)
-        found = await find_experiment(await self._store(), experiment)
+        found = await find_experiment(await self._store(), experiment, now=self._clock())
+        return await self._change_status(found, ExperimentStatus.parse(status), winner)
+
+    async def _change_status(
+        self, found: PromptExperiment, status: ExperimentStatus, winner: str | None = None
+    ) -> PromptExperiment:
         if winner is not None:
             if status != ExperimentStatus.COMPLETED:
                 raise InvalidInputError(
@@ -182,6 +189,10 @@ class ABTestManager(Assigning):
             current = await _reread(tx, found)
             check_experiment_transition(current.name, current.status, status)
             if status == current.status:
+                if winner not in {None, current.winner}:
+                    raise StateError(
+                        f"experiment {current.name!r} is completed with the winner {current.winner}"
+                    )
                 return current
             if status == ExperimentStatus.RUNNING and current.started_at is None:
                 return await _started(tx, current, now)
@@ -195,13 +206,19 @@ class ABTestManager(Assigning):
         return await (await self._store()).write(work)
 
     async def start(self, experiment: str) -> PromptExperiment:
-        return await self.update_experiment_status(experiment, ExperimentStatus.RUNNING)
+        """Start a draft; a name means the draft of that name, where there is one."""
+        return await self._run(experiment, ExperimentStatus.DRAFT)
 
     async def pause(self, experiment: str) -> PromptExperiment:
         return await self.update_experiment_status(experiment, ExperimentStatus.PAUSED)
 
     async def resume(self, experiment: str) -> PromptExperiment:
-        return await self.update_experiment_status(experiment, ExperimentStatus.RUNNING)
+        """Let a paused experiment go on; a name means the paused one of that name, where there is one."""
+        return await self._run(experiment, ExperimentStatus.PAUSED)
+
+    async def _run(self, experiment: str, prefer: ExperimentStatus) -> PromptExperiment:
+        found = await find_experiment(await self._store(), experiment, now=self._clock(), prefer=prefer)
+        return await self._change_status(found, ExperimentStatus.RUNNING)
 
     async def stop(self, experiment: str) -> PromptExperiment:
         """End the experiment without a winner."""
@@ -222,15 +239,16 @@ class ABTestManager(Assigning):
         """Change the weights; every variant is named, zero stops new units. Units keep the variant they have.
 
         The new map moves the least measure that the new weights allow. It takes effect `lead_seconds` from
-        now, by default 2 where other processes may share the store and at once where none can. `evict=True`
-        deals the units of variants with weight zero anew.
+        now, by default 2 where other processes may share the store and at once where none can. A change that
+        has not taken effect yet is replaced. `evict=True` takes effect at once, and deals the units of variants
+        with weight zero anew.
 
         Raises `NotFoundError`, and `StateError` where the experiment has ended.
         """
         store = await self._store()
-        found = await find_experiment(store, experiment)
+        found = await find_experiment(store, experiment, now=self._clock())
         keys = [variant.key for variant in found.variants]
-        for key in weights:
+        for key in check_mapping("weights", weights):
             check_key("weights", key, keys)
         if missing := [key for key in keys if key not in weights]:
             raise InvalidInputError(
@@ -251,12 +269,13 @@ class ABTestManager(Assigning):
                 )
             changed = current.model_copy(update={"traffic_split": shares})
             if current.started_at is not None:
+                await tx.experiments.drop_epochs_after(current.experiment_id, now)
                 await tx.experiments.add_epoch(
                     next_epoch(
                         await tx.experiments.epochs_of(current.experiment_id),
                         shares,
                         evict=evict,
-                        starts_at=now + timedelta(seconds=lead),
+                        starts_at=now if evict else now + timedelta(seconds=lead),
                     )
                 )
             await tx.experiments.replace(changed)
@@ -269,8 +288,9 @@ class ABTestManager(Assigning):
         enrolled.
         """
         share = check_share("traffic", traffic)
+        now = self._clock()
         store = await self._store()
-        found = await find_experiment(store, experiment)
+        found = await find_experiment(store, experiment, now=self._clock())
         await store.flush()
 
         async def work(tx: Transaction) -> PromptExperiment:
@@ -279,8 +299,8 @@ class ABTestManager(Assigning):
                 raise StateError(
                     f"experiment {current.name!r} is {current.status}: its traffic cannot change any more"
                 )
-            peak = max(share, current.peak_traffic) if current.started_at is not None else share
-            changed = current.model_copy(update={"traffic": share, "peak_traffic": peak})
+            history = (*current.traffic_history, (now, share)) if current.started_at is not None else ()
+            changed = current.model_copy(update={"traffic": share, "traffic_history": history})
             await tx.experiments.replace(changed)
             return changed
 
@@ -296,7 +316,7 @@ class ABTestManager(Assigning):
         shown = check_unit("user_id", user_id)
         store = await self._store()
         await store.flush()
-        found = await find_experiment(store, experiment)
+        found = await find_experiment(store, experiment, now=self._clock())
         if variant is not None:
             check_key("variant", variant, [v.key for v in found.variants])
 
@@ -305,7 +325,7 @@ class ABTestManager(Assigning):
             overrides = {unit: key for unit, key in current.overrides.items() if unit != shown}
             if variant is not None:
                 overrides[shown] = variant
-                await tx.exposures.leave_out(current.experiment_id, shown)
+            await tx.exposures.leave_out(current.experiment_id, None if shown == EVERY_UNIT else shown)
             changed = current.model_copy(update={"overrides": overrides})
             await tx.experiments.replace(changed)
             return changed
@@ -346,21 +366,15 @@ async def _reread(tx: Transaction, experiment: PromptExperiment) -> PromptExperi
 
 
 async def _started(tx: Transaction, experiment: PromptExperiment, now: datetime) -> PromptExperiment:
-    """Begin serving: check the versions, deal the first map."""
+    """Begin serving: check the schedule and the versions, deal the first map."""
+    check_schedule(experiment, now)
     if experiment.prompt_name is not None:
-        numbers = await tx.versions.numbers(experiment.prompt_type, experiment.prompt_name)
-        for variant in experiment.variants:
-            if numbers and variant.version is not None and variant.version not in numbers:
-                raise NotFoundError(
-                    "version",
-                    f"{experiment.prompt_type}/{experiment.prompt_name}@{variant.version}",
-                    f"the prompt has {', '.join(numbers[:5])}",
-                )
+        await _check_versions(tx, experiment, experiment.prompt_name)
     running = experiment.model_copy(
         update={
             "status": ExperimentStatus.RUNNING,
             "started_at": now,
-            "peak_traffic": experiment.traffic,
+            "traffic_history": ((now, experiment.traffic),),
         }
     )
     await tx.experiments.replace(running)
@@ -371,3 +385,22 @@ async def _started(tx: Transaction, experiment: PromptExperiment, now: datetime)
 async def _check_holdout(tx: Transaction, experiment: PromptExperiment) -> None:
     if experiment.holdout is not None and experiment.holdout not in await tx.experiments.holdouts():
         raise NotFoundError("holdout", experiment.holdout, "make it with set_holdout first")
+
+
+async def _check_versions(tx: Transaction, experiment: PromptExperiment, name: str) -> None:
+    """Refuse to serve versions that are missing or archived. A prompt that does not exist has none to be missing."""
+    numbers = await tx.versions.numbers(experiment.prompt_type, name)
+    for variant in experiment.variants:
+        if not numbers or variant.version is None:
+            continue
+        version = await tx.versions.by_number(experiment.prompt_type, name, variant.version)
+        if version is None:
+            raise NotFoundError(
+                "version",
+                f"{experiment.prompt_type}/{name}@{variant.version}",
+                f"the prompt has {', '.join(numbers[:5])}",
+            )
+        if version.status == VersionStatus.ARCHIVED:
+            raise StateError(
+                f"{version.label} is archived and cannot be served; set its status to active first"
+            )

@@ -12,11 +12,11 @@ from promptab.checks import check_json_object
 from promptab.choice import Choice, Source
 from promptab.content import check_prompt, compile_version
 from promptab.deploying import check_environment
-from promptab.errors import NotFoundError
+from promptab.errors import InvalidInputError, NotFoundError
 from promptab.experiments import ABTestManager
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
-from promptab.models import Assignment, PromptType, PromptVersion
+from promptab.models import ENVIRONMENTS, Assignment, PromptType, PromptVersion
 from promptab.resolving import find_version
 from promptab.semver import is_exact
 from promptab.snapshot import LiveExperiment, Snapshot
@@ -40,6 +40,9 @@ class Lab:
         self.experiments = ABTestManager(store, clock=clock)
         self.metrics = MetricsCollector(store, clock=clock)
         self._compiled: dict[str, CompiledPrompt] = {}
+        self._asked: dict[tuple[PromptType, str, str], tuple[PromptVersion, Mapping[str, PromptVersion]]] = {}
+        """What was asked for by number, range or tag, and found, in the snapshot of revision `_asked_of`."""
+        self._asked_of = -1
 
     async def choose(
         self,
@@ -64,8 +67,14 @@ class Lab:
         """
         kind, name = check_prompt(name, prompt_type)
         snapshot = await self.store.snapshot()
+        if version is not None and environment is not None:
+            raise InvalidInputError(
+                "environment", environment, "left out beside version", "name one of the two"
+            )
+        if version in ENVIRONMENTS:
+            version, environment = None, version
         if version is not None:
-            return await self._pinned(snapshot, kind, name, version)
+            return await self._asked_for(snapshot, kind, name, version)
         if environment is not None:
             where = check_environment(environment)
             live = _required(snapshot.deployed(kind, name, where), kind, name, f"nothing is live in {where}")
@@ -105,7 +114,7 @@ class Lab:
                 # before anybody is assigned: a unit is exposed only to what it is really served
                 left_out.append((live, f"version {missing} of a variant does not exist"))
                 continue
-            unit_id = unit_of(live.experiment, *unit)
+            unit_id = snapshot.known_unit(unit_of(live.experiment, *unit))
             assignment = await self.experiments.assign_unit(snapshot, live, unit_id, checked)
             if assignment.variant is None:
                 left_out.append((live, assignment.detail))
@@ -113,20 +122,34 @@ class Lab:
             return _assigned(live, assignment, _variant_version(snapshot, live, assignment.version))
         return _default(snapshot, kind, name, left_out)
 
-    async def _pinned(self, snapshot: Snapshot, kind: PromptType, name: str, version: str) -> Choice:
-        exact = is_exact(version)
-        found = snapshot.numbered(kind, name, version) if exact else None
-        versions: Mapping[str, PromptVersion] = snapshot.versions
-        if found is None:
+    async def _asked_for(self, snapshot: Snapshot, kind: PromptType, name: str, version: str) -> Choice:
+        if self._asked_of != snapshot.revision:
+            # what a range or a tag means may have changed
+            self._asked_of = snapshot.revision
+            self._asked.clear()
+        key = (kind, name, version)
+        if key not in self._asked:
+            self._asked[key] = await self._look_up(snapshot, kind, name, version)
+        found, versions = self._asked[key]
+        source: Source = "pin" if is_exact(version) else "range"
+        return self._choice(snapshot, kind, name, _Pick(found, source, f"asked for as {version}"), versions)
 
-            async def work(tx: Transaction) -> tuple[PromptVersion | None, dict[str, PromptVersion]]:
-                wanted = await find_version(tx, kind, name, version)
-                return wanted, {} if wanted is None else await tx.versions.with_includes(wanted)
+    async def _look_up(
+        self, snapshot: Snapshot, kind: PromptType, name: str, version: str
+    ) -> tuple[PromptVersion, Mapping[str, PromptVersion]]:
+        """Return the version that is meant, and by id what it includes."""
+        found = snapshot.numbered(kind, name, version)
+        if version == "latest":
+            found = snapshot.latest_active(kind, name)
+        if found is not None:
+            return found, snapshot.versions
 
-            found, versions = await self.store.read(work)
-        required = _required(found, kind, name, f"no version matches {version!r}")
-        pick = _Pick(required, "pin" if exact else "range", f"asked for as {version}")
-        return self._choice(snapshot, kind, name, pick, versions)
+        async def work(tx: Transaction) -> tuple[PromptVersion | None, dict[str, PromptVersion]]:
+            wanted = await find_version(tx, kind, name, version)
+            return wanted, {} if wanted is None else await tx.versions.with_includes(wanted)
+
+        found, versions = await self.store.read(work)
+        return _required(found, kind, name, f"no version matches {version!r}"), versions
 
     def _choice(
         self,
@@ -140,13 +163,13 @@ class Lab:
         return Choice(
             name=name,
             prompt_type=kind,
-            version=pick.version,
             source=pick.source,
             reason=pick.reason,
             experiment_id=None if assignment is None else assignment.experiment_id,
             variant=None if assignment is None else assignment.variant,
             unit=None if assignment is None else assignment.unit,
             snapshot_age=self.store.snapshot_age(),
+            _version=pick.version,
             _variant_config=(assignment.config if assignment is not None else None) or {},
             _compiled=self._compile(pick.version, snapshot.versions if versions is None else versions),
             _collector=self.metrics,

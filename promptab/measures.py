@@ -5,24 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from promptab.checks import MAX_METRICS_PER_EVENT, check_count, check_name, check_number
+from promptab.checks import (
+    MAX_MEASURE,
+    MAX_METRICS_PER_EVENT,
+    check_count,
+    check_mapping,
+    check_name,
+    check_number,
+)
 from promptab.errors import InvalidInputError
 from promptab.models import Tokens
 
 TokensInput = int | Mapping[str, int | None] | Tokens | None
 
+MAX_TOKENS = 10**12
+"""Of one event: the sums of millions of events still fit into the 63 bits of a database."""
+
+_ALIASES = {"success": "success_rate", "user_rating": "rating"}
+"""What an event's argument is called -> the metric that it gives."""
 _OWN_ARGUMENTS = {
-    "success": "success",
     "success_rate": "success",
     "error_rate": "success",
     "response_time": "response_time",
-    "p95_response_time": "response_time",
     "tokens": "tokens",
     "cost": "cost",
     "rating": "user_rating",
-    "user_rating": "user_rating",
 }
 """Metrics that have an argument of their own, and so no second place among the named ones."""
+
+
+def canonical_metric(field: str, name: object) -> str:
+    """Return the one name of a metric: `success` is `success_rate`, and `user_rating` is `rating`.
+
+    Raises `InvalidInputError` for what is no name of a metric, and for a quantile, which is worked out from
+    the metric that it is of.
+    """
+    checked = check_name(field, name)
+    if checked == "p95_response_time":
+        raise InvalidInputError(
+            field, checked, "a metric of its own", "record response_time, and name that one"
+        )
+    return _ALIASES.get(checked, checked)
 
 
 def check_success(success: object) -> bool | None:
@@ -31,7 +54,7 @@ def check_success(success: object) -> bool | None:
     raise InvalidInputError("success", success, "True, False or None")
 
 
-def check_optional(field: str, value: object, *, low: float, high: float = float("inf")) -> float | None:
+def check_optional(field: str, value: object, *, low: float, high: float = MAX_MEASURE) -> float | None:
     return None if value is None else check_number(field, value, low=low, high=high)
 
 
@@ -39,14 +62,16 @@ def check_tokens(tokens: TokensInput) -> Tokens | None:
     if tokens is None:
         return None
     if isinstance(tokens, int):
-        return Tokens(total=check_count("tokens", tokens))
+        return Tokens(total=check_count("tokens", tokens, high=MAX_TOKENS))
     if not isinstance(tokens, (Tokens, Mapping)):
         raise InvalidInputError("tokens", tokens, "a whole number, or the parts input, cached_input, output")
     given = tokens.model_dump() if isinstance(tokens, Tokens) else dict(tokens)
-    if unknown := sorted(set(given) - set(Tokens.model_fields)):
+    if unknown := [part for part in given if part not in Tokens.model_fields]:
         raise InvalidInputError("tokens", unknown[0], f"one of {', '.join(Tokens.model_fields)}")
     counts = {
-        part: check_count(f"tokens.{part}", count) for part, count in given.items() if count is not None
+        part: check_count(f"tokens.{part}", count, high=MAX_TOKENS)
+        for part, count in given.items()
+        if count is not None
     }
     parts = sum(count for part, count in counts.items() if part != "total")
     if "total" not in counts and {"input", "output"} <= set(counts):
@@ -57,41 +82,45 @@ def check_tokens(tokens: TokensInput) -> Tokens | None:
 
 
 def check_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    if not metrics:
-        return {}
-    if len(metrics) > MAX_METRICS_PER_EVENT:
+    given = check_mapping("metrics", {} if metrics is None else metrics)
+    if len(given) > MAX_METRICS_PER_EVENT:
         raise InvalidInputError(
-            "metrics", f"{len(metrics)} metrics", f"at most {MAX_METRICS_PER_EVENT} metrics"
+            "metrics", f"{len(given)} metrics", f"at most {MAX_METRICS_PER_EVENT} metrics"
         )
-    for name in metrics:
-        if (own := _OWN_ARGUMENTS.get(check_name("metrics", name))) is not None:
+    for name in given:
+        if (own := _OWN_ARGUMENTS.get(canonical_metric("metrics", name))) is not None:
             raise InvalidInputError("metrics", name, "a named metric", f"pass it as the argument {own}")
-    return {name: check_number(f"metrics[{name}]", value) for name, value in metrics.items()}
+    return {name: _check_value(f"metrics[{name}]", value) for name, value in given.items()}
 
 
-def outcome_fields(metric: str, value: float) -> dict[str, Any]:
+def outcome_fields(metric: object, value: object) -> dict[str, Any]:
     """Return the fields of the event that carries this one outcome."""
-    match _OWN_ARGUMENTS.get(check_name("metric_name", metric)):
-        case None:
-            return {"metrics": {metric: value}}
-        case "success":
-            if value not in {0.0, 1.0} or metric == "error_rate":
+    name = canonical_metric("metric_name", metric)
+    number = _check_value("metric_value", value)
+    match name:
+        case "error_rate":
+            raise InvalidInputError(
+                "metric_name", name, "a metric of its own", "record success as 0 for an error and 1 for none"
+            )
+        case "success_rate":
+            if number not in {0.0, 1.0}:
                 raise InvalidInputError(
                     "metric_value",
-                    value,
+                    number,
                     f"1 or 0 for {metric}",
-                    "record `success`; rates are worked out from it",
+                    "record success; rates are worked out from it",
                 )
-            return {"success": value == 1.0}
-        case "response_time":
-            return {"response_time": check_number("metric_value", value, low=0.0)}
-        case "cost":
-            return {"cost": check_number("metric_value", value, low=0.0)}
-        case "user_rating":
-            return {"user_rating": check_number("metric_value", value, low=1.0, high=5.0)}
+            return {"success": number == 1.0}
+        case "response_time" | "cost":
+            return {name: _check_value("metric_value", number, low=0.0)}
+        case "rating":
+            return {"user_rating": check_number("metric_value", number, low=1.0, high=5.0)}
+        case "tokens":
+            whole = int(number) if number == int(number) else number
+            return {"tokens": Tokens(total=check_count("metric_value", whole, high=MAX_TOKENS))}
         case _:
-            return {
-                "tokens": Tokens(
-                    total=check_count("metric_value", int(value) if value == int(value) else value)
-                )
-            }
+            return {"metrics": {name: number}}
+
+
+def _check_value(field: str, value: object, *, low: float = -MAX_MEASURE) -> float:
+    return check_number(field, value, low=low, high=MAX_MEASURE)

@@ -10,18 +10,21 @@ from promptab.analysis import Comparison, compare
 from promptab.assigning import find_experiment, session_unit
 from promptab.checks import (
     check_count,
+    check_event_time,
+    check_items,
     check_json_object,
-    check_name,
     check_number,
     check_time,
     check_unit,
     check_uuid,
+    known_id,
 )
 from promptab.errors import InvalidInputError
 from promptab.event_ids import new_event_id
 from promptab.managed import Managed
 from promptab.measures import (
     TokensInput,
+    canonical_metric,
     check_metrics,
     check_optional,
     check_success,
@@ -29,7 +32,8 @@ from promptab.measures import (
     outcome_fields,
 )
 from promptab.models import MetricEvent, PromptExperiment, PromptMetrics, Record, Utc
-from promptab.stores.base import Transaction
+from promptab.snapshot import surprises
+from promptab.stores.base import Store, Transaction
 
 
 class _Ranking(NamedTuple):
@@ -42,6 +46,8 @@ class _Ranking(NamedTuple):
 
 _RANKINGS = {
     "success_rate": _Ranking("success_rate", ("success_count", "error_count")),
+    # the fewest errors are the most successes
+    "error_rate": _Ranking("success_rate", ("success_count", "error_count")),
     "response_time": _Ranking("avg_response_time", ("response_time_count",), lower_is_better=True),
     "tokens": _Ranking("avg_tokens", ("tokens_count",), lower_is_better=True),
     "cost": _Ranking("avg_cost", ("cost_count",), lower_is_better=True),
@@ -49,6 +55,10 @@ _RANKINGS = {
     "total_events": _Ranking("total_events", ("total_events",)),
 }
 _RANKINGS |= {ranking.mean: ranking for ranking in _RANKINGS.values()}
+
+
+_NO_VERSION = PromptMetrics(version_id="")
+"""Of what is no id of anything."""
 
 
 class MetricsSummary(Record):
@@ -106,7 +116,7 @@ class MetricsCollector(Managed):
             user_rating=check_optional("user_rating", user_rating, low=1.0, high=5.0),
             cost=check_optional("cost", cost, low=0.0),
             metrics=check_metrics(metrics),
-            metadata=check_json_object("metadata", metadata or {}),
+            metadata=check_json_object("metadata", {} if metadata is None else metadata),
             experiment=experiment_id,
             variant=variant,
             unit=None if user_id is None else check_unit("user_id", user_id),
@@ -127,8 +137,8 @@ class MetricsCollector(Managed):
     ) -> MetricEvent:
         """Store an outcome that came later, for a user or an anonymous session of an experiment.
 
-        `success` (1 or 0), `response_time`, `cost` and `rating` are the built-in metrics; any other name is a
-        metric of its own. It counts for the variant that the unit was exposed to; of a unit that never was it
+        `success` (1 or 0), `response_time`, `tokens`, `cost` and `rating` are the built-in metrics; any other
+        name is a metric of its own. It counts for the variant that the unit was exposed to; of a unit that never was it
         is kept, and compared nowhere.
 
         Raises `NotFoundError` for an unknown experiment, `InvalidInputError` where no unit is given.
@@ -138,10 +148,9 @@ class MetricsCollector(Managed):
                 "user_id", None, "given", "say whose result it is by user_id or session_id"
             )
         unit = check_unit("user_id", user_id) if user_id is not None else session_unit(session_id)
-        value = check_number("metric_value", metric_value)
         return await self._record(
             kind="outcome",
-            **outcome_fields(metric_name, value),
+            **outcome_fields(metric_name, metric_value),
             experiment=experiment_name,
             unit=unit,
             event_id=event_id,
@@ -151,10 +160,12 @@ class MetricsCollector(Managed):
     async def get_metrics(
         self, version_id: str, *, start_time: datetime | None = None, end_time: datetime | None = None
     ) -> PromptMetrics:
-        """Return what a version's events add up to, from `start_time` on and before `end_time`."""
-        return (await self.compare_variants([version_id], start_time=start_time, end_time=end_time))[
-            version_id
-        ]
+        """Return what a version's events add up to, from `start_time` on and before `end_time`.
+
+        Zeros for a version without events; with an empty `version_id` for what is no id of anything.
+        """
+        known = known_id(version_id) or ""
+        return (await self._metrics([known], start_time, end_time))[known]
 
     async def get_events(
         self,
@@ -166,9 +177,12 @@ class MetricsCollector(Managed):
         """Return a version's events, newest first, from `start_time` on and before `end_time`."""
         most = None if limit is None else check_count("limit", limit)
         start, end = _check_window(start_time, end_time)
+        known = known_id(version_id)
+        if known is None:
+            return []
 
         async def work(tx: Transaction) -> list[MetricEvent]:
-            return await tx.events.listing(version_id, limit=most, start_time=start, end_time=end)
+            return await tx.events.listing(known, limit=most, start_time=start, end_time=end)
 
         return await (await self._store()).read(work)
 
@@ -179,16 +193,12 @@ class MetricsCollector(Managed):
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> dict[str, PromptMetrics]:
-        """Return each version's metrics side by side, in the order given. What differs reliably is in
-        `compare`.
+        """Return each version's metrics side by side, in the order given and under the ids as they were
+        given. What differs reliably is in `compare`.
         """
-        wanted = list(dict.fromkeys(version_ids))
-        start, end = _check_window(start_time, end_time)
-
-        async def work(tx: Transaction) -> dict[str, PromptMetrics]:
-            return await tx.events.metrics(wanted, start_time=start, end_time=end)
-
-        return await (await self._store()).read(work)
+        wanted = _check_ids(version_ids)
+        found = await self._metrics(wanted.values(), start_time, end_time)
+        return {given: found[known] for given, known in wanted.items()}
 
     async def get_top_versions(
         self, version_ids: Iterable[str], metric: str = "success_rate", limit: int = 5
@@ -199,22 +209,25 @@ class MetricsCollector(Managed):
         better.
         """
         most = check_count("limit", limit)
+        name = metric if metric in tuple(_RANKINGS) else canonical_metric("metric", metric)
         compared = await self.compare_variants(version_ids)
-        ranked = sorted(compared.items(), key=lambda item: _rank(metric, item[1]))
+        ranked = sorted(compared.items(), key=lambda item: _rank(name, item[1]))
         return ranked[:most]
 
     async def get_summary(self, version_ids: Iterable[str] | None = None) -> MetricsSummary:
         """Return the events of these versions together and one by one; of all versions that have events for
-        None.
+        None. `by_version` is under the ids as they were given.
         """
-        wanted = None if version_ids is None else list(dict.fromkeys(version_ids))
+        wanted = None if version_ids is None else _check_ids(version_ids)
 
         async def work(tx: Transaction) -> MetricsSummary:
-            chosen = await tx.events.version_ids() if wanted is None else wanted
+            chosen = {i: i for i in await tx.events.version_ids()} if wanted is None else wanted
+            ids = sorted(set(chosen.values()) - {""})
+            found = {"": _NO_VERSION, **await tx.events.metrics(ids)}
             return MetricsSummary(
-                total_versions=len(chosen),
-                metrics=await tx.events.pooled_metrics(chosen),
-                by_version=await tx.events.metrics(chosen),
+                total_versions=len({known or given for given, known in chosen.items()}),
+                metrics=await tx.events.pooled_metrics(ids),
+                by_version={given: found[known] for given, known in chosen.items()},
             )
 
         return await (await self._store()).read(work)
@@ -233,9 +246,12 @@ class MetricsCollector(Managed):
         """
         seconds = round(check_number("interval_hours", interval_hours, low=1 / 60, high=24 * 366) * 3600)
         start, end = _check_window(start_time, end_time)
+        known = known_id(version_id)
+        if known is None:
+            return []
 
         async def work(tx: Transaction) -> list[PerformancePeriod]:
-            buckets = await tx.events.over_time(version_id, seconds=seconds, start_time=start, end_time=end)
+            buckets = await tx.events.over_time(known, seconds=seconds, start_time=start, end_time=end)
             return [
                 PerformancePeriod(
                     start=bucket.start, end=bucket.start + timedelta(seconds=seconds), metrics=bucket.metrics
@@ -247,9 +263,12 @@ class MetricsCollector(Managed):
 
     async def reset_metrics(self, version_id: str | None = None) -> int:
         """Delete the events of a version, or with None all events; return how many there were."""
+        known = known_id(version_id)
+        if version_id is not None and known is None:
+            return 0
 
         async def work(tx: Transaction) -> int:
-            return await tx.events.delete(None if version_id is None else [version_id])
+            return await tx.events.delete(None if known is None else [known])
 
         return await (await self._store()).write(work)
 
@@ -259,19 +278,38 @@ class MetricsCollector(Managed):
         The intervals are right where units are randomised and have many events each (delta method), for one
         look at a planned moment. Raises `NotFoundError`.
         """
+        level = check_number("confidence", confidence, low=0.0, high=1.0)
         store = await self._store()
         await store.flush()
-        found = await find_experiment(store, experiment)
+        found = await find_experiment(store, experiment, now=self._clock())
 
         async def work(tx: Transaction) -> Comparison:
             return compare(
-                await tx.events.unit_sums(found.experiment_id),
+                await tx.events.unit_sums(found.experiment_id, without=found.overrides),
                 experiment=found,
-                exposed_units=await tx.exposures.analysed_counts(found.experiment_id),
-                confidence=confidence,
+                exposed_units=await tx.exposures.analysed_counts(
+                    found.experiment_id, without=found.overrides
+                ),
+                confidence=level,
             )
 
         return await store.read(work)
+
+    async def _metrics(
+        self,
+        version_ids: Iterable[str],
+        start_time: datetime | None,
+        end_time: datetime | None,
+    ) -> dict[str, PromptMetrics]:
+        """Return the metrics of canonical ids; zeros for the empty one."""
+        wanted = set(version_ids) - {""}
+        start, end = _check_window(start_time, end_time)
+
+        async def work(tx: Transaction) -> dict[str, PromptMetrics]:
+            return await tx.events.metrics(wanted, start_time=start, end_time=end)
+
+        found = await (await self._store()).read(work)
+        return {"": _NO_VERSION, **found}
 
     async def _record(
         self,
@@ -283,23 +321,38 @@ class MetricsCollector(Managed):
         unit: str | None = None,
         **measures: Any,
     ) -> MetricEvent:
-        store = await self._store()
-        found = None
-        if experiment is not None:
-            live = (await store.snapshot()).experiment(experiment)
-            found = live.experiment if live is not None else await find_experiment(store, experiment)
         now = self._clock()
+        identity = new_event_id(now) if event_id is None else check_uuid("event_id", event_id)
+        happened = now if timestamp is None else check_event_time("timestamp", timestamp)
+        store = await self._store()
+        found = live = None
+        if experiment is not None:
+            live = (await store.snapshot()).experiment(experiment, now)
+            found = live.experiment if live is not None else await find_experiment(store, experiment, now=now)
+        key = None if variant is None else _check_variant(variant, found)
+        if live is not None and unit is not None and key is not None and surprises(live, unit, key, now):
+            await _look_up_first_meetings(store, live.experiment.experiment_id)
         event = MetricEvent(
-            event_id=new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
+            event_id=identity,
             experiment_id=None if found is None else found.experiment_id,
-            variant=None if variant is None else _check_variant(variant, found),
+            variant=key,
             user_id=unit,
-            timestamp=now if timestamp is None else check_time("timestamp", timestamp),
+            timestamp=happened,
             recorded_at=now,
             **measures,
         )
-        await store.record(event)
-        return event
+        return await store.record(event)
+
+
+async def _look_up_first_meetings(store: Store, experiment_id: str) -> None:
+    """Note that units have been shown variants that their hash does not give: they keep those."""
+
+    async def work(tx: Transaction) -> None:
+        current = await tx.experiments.by_id(experiment_id)
+        if current is not None:
+            await tx.experiments.replace(current.model_copy(update={"has_reported": True}))
+
+    await store.write(work)
 
 
 def _check_variant(variant: str, experiment: PromptExperiment | None) -> str:
@@ -309,6 +362,17 @@ def _check_variant(variant: str, experiment: PromptExperiment | None) -> str:
         keys = ", ".join(known.key for known in experiment.variants)
         raise InvalidInputError("variant", variant, f"one of the variants {keys} of {experiment.name!r}")
     return variant
+
+
+def _check_ids(version_ids: Iterable[str]) -> dict[str, str]:
+    """Return each id as it was given (a UUID as its text) and in its canonical form, empty for what is no id."""
+    wanted: dict[str, str] = {}
+    for given in check_items("version_ids", version_ids):
+        known = known_id(given)
+        if not isinstance(given, str) and known is None:
+            raise InvalidInputError("version_ids", given, "a list of ids")
+        wanted[given if isinstance(given, str) else str(given)] = known or ""
+    return wanted
 
 
 def _check_window(start: datetime | None, end: datetime | None) -> tuple[datetime | None, datetime | None]:
@@ -322,7 +386,7 @@ def _rank(metric: str, metrics: PromptMetrics) -> tuple[bool, float]:
     """Return what to sort by, ascending: versions that carry the metric first, the best of them first."""
     ranking = _RANKINGS.get(metric)
     if ranking is None:
-        value = metrics.metrics.get(check_name("metric", metric))
+        value = metrics.metrics.get(metric)
         return (value is None, -(value or 0.0))
     carried = sum(getattr(metrics, count) for count in ranking.counts) > 0
     value = float(getattr(metrics, ranking.mean))

@@ -208,8 +208,8 @@ class PromptExperiment(Record):
     status: ExperimentStatus
     traffic: float = 1.0
     """Enrolment: the share of units that are in the experiment at all."""
-    peak_traffic: float = 1.0
-    """The largest enrolment so far: units between `traffic` and this may have been enrolled before."""
+    traffic_history: tuple[tuple[Utc, float], ...] = ()
+    """Since when which share has been enrolled; empty before the start."""
     unit: UnitKind = "user"
     sticky: bool = True
     where: str | None = None
@@ -219,6 +219,8 @@ class PromptExperiment(Record):
     holdout: str | None = None
     overrides: Mapping[str, str] = Field(default_factory=dict)
     """Unit -> variant key, for units that are shown a variant by hand and left out of the analysis."""
+    has_reported: bool = False
+    """Whether somebody reported a unit with another variant than its hash gives: then first meetings are looked up."""
     primary_metric: str = "success_rate"
     metadata: Json = Field(default_factory=dict)
     salt: str
@@ -230,6 +232,15 @@ class PromptExperiment(Record):
     ended_at: Utc | None = None
     winner: str | None = None
     created_by: str | None = None
+
+    def has_ended(self, now: datetime) -> bool:
+        """Whether it has ended on schedule, whatever its status says."""
+        return self.ends_at is not None and now >= self.ends_at
+
+    @property
+    def peak_traffic(self) -> float:
+        """The largest enrolment so far: units between `traffic` and this may have been enrolled before."""
+        return max([self.traffic, *(share for _, share in self.traffic_history)])
 
     def variant(self, key: str) -> PromptVariant | None:
         return next((variant for variant in self.variants if variant.key == key), None)
@@ -252,7 +263,6 @@ AssignmentReason = Literal[
     "allocated",
     "kept",
     "override",
-    "random",
     "not_running",
     "not_enrolled",
     "not_targeted",
@@ -286,6 +296,13 @@ class Exposure(Record):
     at: Utc
     attributes: Json = Field(default_factory=dict)
     source: Literal["assigned", "reported", "override", "alias"] = "assigned"
+    served: str | None = None
+    """The variant that the unit was dealt instead when its first one was evicted; the analysis goes by the first."""
+
+    @property
+    def current(self) -> str:
+        """The variant that the unit keeps."""
+        return self.served or self.variant
 
 
 class Tokens(Record):

@@ -73,7 +73,7 @@ def next_version(existing: Iterable[str], bump: Bump = "patch") -> str:
         InvalidInputError: for an unknown bump, an `existing` that is not a version, or a result that would
             be too long.
     """
-    if bump not in {"major", "minor", "patch"}:
+    if bump not in ("major", "minor", "patch"):
         raise InvalidInputError("bump", bump, "one of major, minor, patch")
     parsed = [parse_version(version) for version in existing]
     if not parsed:
@@ -90,9 +90,13 @@ def highest(versions: Iterable[str]) -> str | None:
 
 
 def step_between(before: str, after: str) -> Bump | None:
-    """Return the step that two numbers declare, or None where `after` is not a step up from `before`."""
+    """Return the step that two numbers declare; None where `after` is not higher than `before`.
+
+    A pre-release declares no step to a later one of the same three numbers, nor to their release: what it was
+    made for was declared by the first of them.
+    """
     old, new = parse_version(before), parse_version(after)
-    if new <= old:
+    if new <= old or new.to_tuple()[:3] == old.to_tuple()[:3]:
         return None
     if new.major != old.major:
         return "major"
@@ -160,6 +164,13 @@ class Range:
 
     def __str__(self) -> str:
         return self.text
+
+
+def check_reference(field: str, value: object) -> str:
+    """Return what names a version, as text that `is_exact`, `is_range` and the tags can tell apart."""
+    if not isinstance(value, str):
+        raise InvalidInputError(field, value, "a version, a range such as ^1.2, a tag or 'latest'")
+    return value
 
 
 def is_exact(text: str) -> bool:

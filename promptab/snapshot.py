@@ -11,11 +11,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptab.allocation import AllocationMap, Intervals, enrolled, moved, point_of, seed
-from promptab.errors import NotFoundError, StateError, VariableError
+from promptab.errors import InvalidInputError, NotFoundError, StateError
 from promptab.models import (
     EVERY_UNIT,
     Assignment,
@@ -32,12 +32,15 @@ if TYPE_CHECKING:
     from promptab.templates import Condition
 
 PromptKey = tuple[PromptType, str]
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
 
 
 class Lookup(NamedTuple):
     """The unit may hold a variant from before; `fresh` is what it gets if it holds none."""
 
     fresh: Assignment
+    rivals: tuple[str, ...] = ()
+    """Ids of experiments that keep the unit if it was exposed to one of them before."""
 
 
 class HeldOut(NamedTuple):
@@ -76,6 +79,20 @@ class LiveExperiment:
     kept: Mapping[str, str] = field(default_factory=dict)
     """Unit -> variant, for users who brought the variant of an anonymous session with them."""
 
+    def claimed_since(self, unit: str) -> datetime | None:
+        """Return since when the unit has been enrolled without a break; None where it is not."""
+        since = None
+        position = point_of(self.enrolment_seed, unit)
+        for at, share in self.experiment.traffic_history:
+            since = (since or at) if enrolled(position, share) else None
+        return self.experiment.started_at if unit in self.kept else since
+
+    def once_enrolled(self, unit: str) -> bool:
+        """Whether the unit is or was enrolled."""
+        return unit in self.kept or enrolled(
+            point_of(self.enrolment_seed, unit), self.experiment.peak_traffic
+        )
+
     def dealing_at(self, now: datetime) -> Dealing:
         """Return the epoch in force; before its first has begun, the first."""
         for dealing in reversed(self.dealings):
@@ -108,6 +125,8 @@ class Snapshot:
     """By id: everything live or latest, the variants of experiments, and what any of these include."""
     numbers: Mapping[tuple[PromptType, str, str], str]
     """(prompt_type, name, version) -> version_id, of the same versions."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Anonymous session -> the user it turned out to be, since the oldest live experiment began."""
 
     def deployed(self, prompt_type: PromptType, name: str, environment: Environment) -> PromptVersion | None:
         version_id = self.live.get((prompt_type, name, environment))
@@ -121,11 +140,11 @@ class Snapshot:
         version_id = self.numbers.get((prompt_type, name, version))
         return None if version_id is None else self.versions.get(version_id)
 
-    def experiment(self, name_or_id: str) -> LiveExperiment | None:
-        """Return the live experiment with this id, or the one with this name; of several names, the running
-        one.
+    def experiment(self, name_or_id: str, now: datetime) -> LiveExperiment | None:
+        """Return the live experiment with this id, or the one with this name; of several names, the running one.
 
-        Raises `StateError` where several of that name are running.
+        One that has ended on schedule goes behind those that have not. Raises `StateError` where several of that
+        name are running.
         """
         named = []
         for live in self.experiments:
@@ -133,14 +152,19 @@ class Snapshot:
                 return live
             if live.experiment.name == name_or_id:
                 named.append(live)
-        running = [live for live in named if live.experiment.status == ExperimentStatus.RUNNING]
-        candidates = running or named
+        going_on = [live for live in named if not live.experiment.has_ended(now)] or named
+        running = [live for live in going_on if live.experiment.status == ExperimentStatus.RUNNING]
+        candidates = running or going_on
         if len(candidates) > 1:
             ids = ", ".join(live.experiment.experiment_id for live in candidates)
             raise StateError(
                 f"{len(candidates)} experiments are called {name_or_id!r}; name one by its id: {ids}"
             )
         return candidates[0] if candidates else None
+
+    def known_unit(self, unit: str | None) -> str | None:
+        """Return the user that an anonymous session turned out to be, or the unit itself."""
+        return None if unit is None else self.aliases.get(unit, unit)
 
     def on_prompt(self, prompt_type: PromptType, name: str) -> Sequence[LiveExperiment]:
         """Return the experiments that decide what a prompt, or a configuration of that name, serves."""
@@ -155,49 +179,82 @@ class Snapshot:
         self, live: LiveExperiment, unit: str | None, attributes: Mapping[str, Any], now: datetime
     ) -> Assignment | Lookup:
         """Return the unit's variant with the reason, or `Lookup` where the store may know an earlier one."""
-        if (idle := not_serving(live.experiment, now)) is not None:
+        experiment = live.experiment
+        if (idle := not_serving(experiment, now)) is not None:
             return _left_out(live, unit, "not_running", idle)
         if unit is None:
-            return _left_out(live, unit, "no_unit", f"no {live.experiment.unit} was given to assign by")
-        if (shown := overridden(live.experiment, unit)) is not None:
+            return _left_out(live, unit, "no_unit", f"no {experiment.unit} was given to assign by")
+        if (shown := overridden(experiment, unit)) is not None:
             return _served(live, unit, shown, "override", "shown by hand; left out of the analysis", None)
-        if (outside := self._outside(live, unit, attributes, now)) is not None:
+        if (outside := _outside(live, unit, attributes)) is not None:
             return _left_out(live, unit, *outside)
-        return _dealt(live, unit, now)
+        if not live.once_enrolled(unit) or (not experiment.sticky and live.claimed_since(unit) is None):
+            return _not_enrolled(live, unit)
+        return self._enrolled(live, unit, attributes, now)
 
-    def _outside(
+    def _enrolled(
         self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any], now: datetime
-    ) -> tuple[AssignmentReason, str] | None:
-        """Return why the unit is not in the experiment, or None where it is."""
-        # let in as an anonymous session, whose place it has taken over
-        brought = unit in live.kept
-        if live.held_out is not None and not brought and live.held_out.holds(unit):
-            return "holdout", f"held out of all experiments that respect {live.held_out.name!r}"
-        if live.condition is not None:
-            try:
-                if not live.condition.holds(attributes):
-                    return "not_targeted", f"does not satisfy {live.experiment.where!r}"
-            except VariableError as error:
-                return "not_targeted", str(error)
-        position = point_of(live.enrolment_seed, unit)
-        if not brought and not enrolled(position, max(live.experiment.traffic, live.experiment.peak_traffic)):
-            return "not_enrolled", f"outside the {live.experiment.traffic:.4%} of units that are enrolled"
-        for earlier in self.experiments:
-            if earlier is live:
-                break
-            if earlier.exclusive_keys & live.exclusive_keys and self._holds(earlier, unit, attributes, now):
-                return "other_experiment", (
-                    f"already in {earlier.experiment.name!r} ({earlier.experiment.experiment_id}), which started first"
-                )
-        return None
+    ) -> Assignment | Lookup:
+        """Return the answer for a unit that is, or once was, enrolled and may be in another experiment instead."""
+        claim = self._claim(live, unit, attributes, now)
+        rivals = self._rivals(live)
+        if claim is not None:
+            for rival in rivals:
+                if self._goes_before(rival, claim, unit, attributes, now):
+                    return _in_other_experiment(live, unit, rival)
+        answer = _dealt(live, unit, now)
+        if not live.experiment.sticky:
+            return answer.fresh if isinstance(answer, Lookup) else answer
+        past = tuple(
+            rival.experiment.experiment_id
+            for rival in rivals
+            if rival.claimed_since(unit) is None
+            and rival.once_enrolled(unit)
+            and off_schedule(rival.experiment, now) is None
+        )
+        if isinstance(answer, Assignment) and claim is not None and not past:
+            return answer
+        return Lookup(answer.fresh if isinstance(answer, Lookup) else answer, past)
 
-    def _holds(self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any], now: datetime) -> bool:
-        """Whether an experiment claims the unit: one that is paused does, one outside its schedule does not."""
-        if off_schedule(live.experiment, now) is not None:
+    def _rivals(self, live: LiveExperiment) -> list[LiveExperiment]:
+        """Return the other experiments that never share a unit with this one."""
+        keys = live.exclusive_keys
+        return [other for other in self.experiments if other is not live and other.exclusive_keys & keys]
+
+    def _claim(
+        self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any], now: datetime
+    ) -> tuple[datetime, int] | None:
+        """Return since when the experiment claims the unit, and its place among those of one moment.
+
+        The earliest claim holds: with constant traffic that of the experiment that started first. One whose traffic
+        grows later claims the units it gains from then on, and takes none away. A paused experiment keeps its
+        units; one outside its schedule claims none.
+        """
+        experiment = live.experiment
+        place = self.experiments.index(live)
+        if off_schedule(experiment, now) is not None:
+            return None
+        if overridden(experiment, unit) is not None:
+            return (_ALWAYS, place)
+        since = live.claimed_since(unit)
+        if since is None or _outside(live, unit, attributes) is not None:
+            return None
+        return (max(since, experiment.starts_at or since), place)
+
+    def _goes_before(
+        self,
+        rival: LiveExperiment,
+        claim: tuple[datetime, int],
+        unit: str,
+        attributes: Mapping[str, Any],
+        now: datetime,
+    ) -> bool:
+        """Whether the rival holds the unit by an earlier claim, and no third one holds it before the rival."""
+        theirs = self._claim(rival, unit, attributes, now)
+        if theirs is None or theirs >= claim:
             return False
-        return (
-            overridden(live.experiment, unit) is not None
-            or self._outside(live, unit, attributes, now) is None
+        return not any(
+            self._goes_before(third, theirs, unit, attributes, now) for third in self._rivals(rival)
         )
 
 
@@ -217,27 +274,33 @@ def off_schedule(experiment: PromptExperiment, now: datetime) -> str | None:
     """Return why the experiment's schedule has it serve nobody at this time, or None where it has it serve."""
     if experiment.starts_at is not None and now < experiment.starts_at:
         return f"the experiment is scheduled to start at {experiment.starts_at.isoformat()}"
-    if experiment.ends_at is not None and now >= experiment.ends_at:
+    if experiment.ends_at is not None and experiment.has_ended(now):
         return f"the experiment ended on schedule at {experiment.ends_at.isoformat()}"
     return None
 
 
-def kept_assignment(lookup: Lookup, live: LiveExperiment, held: str | None, now: datetime) -> Assignment:
-    """Return the final answer to a `Lookup`, given the variant that the store holds for the unit, if any."""
-    fresh = lookup.fresh
-    assert fresh.unit is not None  # noqa: S101 - a look-up is only ever made for a unit
-    if held is None:
-        if enrolled(point_of(live.enrolment_seed, fresh.unit), live.experiment.traffic):
-            return fresh
-        return _left_out(
-            live,
-            fresh.unit,
-            "not_enrolled",
-            f"outside the {live.experiment.traffic:.4%} of units that are enrolled",
-        )
-    if held in live.dealing_at(now).evicted or live.experiment.variant(held) is None:
-        return fresh
-    return _served(live, fresh.unit, held, "kept", "keeps the variant of its first exposure", fresh.epoch)
+def kept_assignment(live: LiveExperiment, unit: str, held: str, now: datetime) -> Assignment | None:
+    """Return the assignment to the variant that the unit holds; None where that was evicted and it is dealt anew."""
+    dealing = live.dealing_at(now)
+    if held in dealing.evicted or live.experiment.variant(held) is None:
+        return None
+    return _served(live, unit, held, "kept", "keeps the variant of its first exposure", dealing.number)
+
+
+def first_assignment(lookup: Lookup, live: LiveExperiment, held_by: LiveExperiment | None) -> Assignment:
+    """Return the answer for a unit that holds no variant of the experiment; `held_by` is a rival that it is in."""
+    unit = lookup.fresh.unit or ""
+    if live.claimed_since(unit) is None:
+        return _not_enrolled(live, unit)
+    return lookup.fresh if held_by is None else _in_other_experiment(live, unit, held_by)
+
+
+def surprises(live: LiveExperiment, unit: str, variant: str, now: datetime) -> bool:
+    """Whether a report that names this variant is news: the unit would be dealt another one without a look-up."""
+    if live.experiment.has_reported or overridden(live.experiment, unit) is not None:
+        return False
+    answer = _dealt(live, unit, now)
+    return isinstance(answer, Assignment) and answer.variant != variant
 
 
 def build_live_experiment(
@@ -272,25 +335,45 @@ def _condition(where: str) -> Condition:
     return compile_condition(where)
 
 
+def _outside(
+    live: LiveExperiment, unit: str, attributes: Mapping[str, Any]
+) -> tuple[AssignmentReason, str] | None:
+    """Return why the unit is not one that the experiment is about, or None where it is."""
+    # a user who was let in as an anonymous session has taken over that session's place
+    if live.held_out is not None and unit not in live.kept and live.held_out.holds(unit):
+        return "holdout", f"held out of all experiments that respect {live.held_out.name!r}"
+    if live.condition is not None:
+        try:
+            if not live.condition.holds(attributes):
+                return "not_targeted", f"does not satisfy {live.experiment.where!r}"
+        except InvalidInputError as error:  # an attribute that is missing, or of a type that does not compare
+            return "not_targeted", str(error)
+    return None
+
+
 def _dealt(live: LiveExperiment, unit: str, now: datetime) -> Assignment | Lookup:
     dealing = live.dealing_at(now)
     if (kept := live.kept.get(unit)) is not None and kept not in dealing.evicted:
         return _served(live, unit, kept, "kept", "keeps the variant of its anonymous session", dealing.number)
     position = point_of(live.seed, unit)
-    key = dealing.map.key_at(position)
-    fresh = _served(live, unit, key, "allocated", "dealt by the hash of the unit", dealing.number)
-    if live.experiment.sticky:
-        was_enrolled = not enrolled(point_of(live.enrolment_seed, unit), live.experiment.traffic)
-        if was_enrolled or dealing.moved.contains(position):
-            return Lookup(fresh)
-    elif not enrolled(point_of(live.enrolment_seed, unit), live.experiment.traffic):
-        return _left_out(
-            live,
-            unit,
-            "not_enrolled",
-            f"outside the {live.experiment.traffic:.4%} of units that are enrolled",
-        )
+    fresh = _served(
+        live, unit, dealing.map.key_at(position), "allocated", "dealt by the hash of the unit", dealing.number
+    )
+    # by the newest map: before it takes effect, what moves under it is dealt as carefully as afterwards
+    if live.experiment.has_reported or live.dealings[-1].moved.contains(position):
+        return Lookup(fresh)
     return fresh
+
+
+def _not_enrolled(live: LiveExperiment, unit: str) -> Assignment:
+    detail = f"outside the {live.experiment.traffic:.4%} of units that are enrolled"
+    return _left_out(live, unit, "not_enrolled", detail)
+
+
+def _in_other_experiment(live: LiveExperiment, unit: str, other: LiveExperiment) -> Assignment:
+    experiment = other.experiment
+    detail = f"already in {experiment.name!r} ({experiment.experiment_id}), which claimed it first"
+    return _left_out(live, unit, "other_experiment", detail)
 
 
 def _served(

@@ -7,7 +7,15 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from promptab.checks import check_json_object, check_label, check_tag, check_uuid
+from promptab.checks import (
+    check_items,
+    check_json_object,
+    check_label,
+    check_name,
+    check_tag,
+    check_uuid,
+    known_id,
+)
 from promptab.content import (
     TemplateInput,
     ValidationInput,
@@ -15,7 +23,7 @@ from promptab.content import (
     check_prompt,
     compile_version,
 )
-from promptab.deploying import UNSET, Deploying, Expected
+from promptab.deploying import UNSET, Deploying, Expected, check_expected
 from promptab.diff import VersionDiff, diff_versions
 from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
 from promptab.lifecycle import check_version_transition
@@ -23,6 +31,7 @@ from promptab.models import ENVIRONMENTS, ExperimentStatus, PromptType, PromptVe
 from promptab.resolving import find_version, pinned_version
 from promptab.semver import (
     Bump,
+    check_reference,
     next_version,
     parse_version,
     step_between,
@@ -63,7 +72,8 @@ class VersionManager(Deploying):
         `template` is a text, or for the type `message` a list of role and content; models and configurations
         have none. Without `version` the highest existing number is bumped by `bump`; "auto" grades the
         change. `parent_version` is the id of the version this one was made from, by default the highest.
-        `if_changed=True` returns the latest version where the content is already that one's.
+        `if_changed=True` returns the latest version where the content is already that one's; it keeps its own
+        tags, status and metadata, and those given here are left aside.
 
         Raises `InvalidInputError`, `TemplateError` (with the line), `ConflictError` where the number is taken
         and `NotFoundError` for an unknown parent. Warns with `UnderstatedVersionWarning` where a given number
@@ -72,9 +82,7 @@ class VersionManager(Deploying):
         kind, name = check_prompt(name, prompt_type)
         content = check_content(kind, template, defaults=defaults, validation=validation, config=config)
         references = content.references(f"{kind}/{name}")
-        if isinstance(tags, str):
-            raise InvalidInputError("tags", tags, "a list of tags", f"write [{tags!r}]")
-        checked_tags = sorted({check_tag("tags", tag) for tag in tags})
+        checked_tags = sorted({check_tag("tags", tag) for tag in check_items("tags", tags)})
         status = VersionStatus.parse(status)
         number = None if version is None else str(parse_version(version))
         if bump not in (*_STEPS, "auto"):
@@ -90,13 +98,14 @@ class VersionManager(Deploying):
             validation=content.validation,
             config=content.config,
             content_hash="",
-            metadata=check_json_object("metadata", metadata or {}),
+            metadata=check_json_object("metadata", {} if metadata is None else metadata),
             status=VersionStatus.ACTIVE if status == VersionStatus.PRODUCTION else status,
             tags=tuple(tag for tag in checked_tags if tag not in ENVIRONMENTS),
             parent_version=None if parent_version is None else check_uuid("parent_version", parent_version),
             created_at=self._clock(),
             created_by=None if created_by is None else check_label("created_by", created_by),
         )
+        seen = check_expected(expected)
         environments = {tag for tag in checked_tags if tag in ENVIRONMENTS}
         if status == VersionStatus.PRODUCTION:
             environments.add("production")
@@ -109,7 +118,7 @@ class VersionManager(Deploying):
             highest = await tx.versions.by_number(kind, name, numbers[0]) if numbers else None
             if if_changed and (same := await _unchanged(tx, pinned, highest)) is not None:
                 return same, None
-            _check_expected(pinned, highest, expected)
+            _check_expected(pinned, highest, seen)
             parent = await self._parent(tx, pinned, highest)
             change = None
             if highest is not None and (number is not None or bump == "auto"):
@@ -144,20 +153,23 @@ class VersionManager(Deploying):
         `^1.2` (the highest active or production version inside), or a tag. `version_id` goes before it.
         """
         kind, name = check_prompt(name, prompt_type)
+        if version_id is not None:
+            found = await self.get_version_by_id(version_id)
+            return found if found is not None and (found.prompt_type, found.name) == (kind, name) else None
+        wanted = check_reference("version", version)
 
         async def work(tx: Transaction) -> PromptVersion | None:
-            if version_id is not None:
-                found = await tx.versions.by_id(version_id)
-                return (
-                    found if found is not None and (found.prompt_type, found.name) == (kind, name) else None
-                )
-            return await find_version(tx, kind, name, version)
+            return await find_version(tx, kind, name, wanted)
 
         return await (await self._store()).read(work)
 
     async def get_version_by_id(self, version_id: str) -> PromptVersion | None:
+        known = known_id(version_id)
+        if known is None:
+            return None
+
         async def work(tx: Transaction) -> PromptVersion | None:
-            return await tx.versions.by_id(version_id)
+            return await tx.versions.by_id(known)
 
         return await (await self._store()).read(work)
 
@@ -171,10 +183,12 @@ class VersionManager(Deploying):
         """Return the versions that match everything given (all of `tags`), newest first."""
         kind = None if prompt_type is None else PromptType.parse(prompt_type)
         wanted_status = None if status is None else VersionStatus.parse(status)
-        wanted_tags = {tags} if isinstance(tags, str) else set(tags or ())
+        listed = (tags,) if isinstance(tags, str) else () if tags is None else check_items("tags", tags)
+        wanted_tags = {check_tag("tags", tag) for tag in listed}
+        wanted_name = None if name is None else check_name("name", name)
 
         async def work(tx: Transaction) -> list[PromptVersion]:
-            found = await tx.versions.listing(name=name, prompt_type=kind, status=wanted_status)
+            found = await tx.versions.listing(name=wanted_name, prompt_type=kind, status=wanted_status)
             return [version for version in found if wanted_tags <= set(version.tags)]
 
         found = await (await self._store()).read(work)
@@ -194,9 +208,9 @@ class VersionManager(Deploying):
             return await self._required(version_id)
 
         async def work(tx: Transaction) -> PromptVersion:
-            await self._existing(tx, version_id)
-            await tx.versions.add_tag(version_id, tag)
-            return await self._existing(tx, version_id)
+            version = await self._existing(tx, version_id)
+            await tx.versions.add_tag(version.version_id, tag)
+            return await self._existing(tx, version.version_id)
 
         return await (await self._store()).write(work)
 
@@ -207,10 +221,10 @@ class VersionManager(Deploying):
         async def work(tx: Transaction) -> PromptVersion:
             version = await self._existing(tx, version_id)
             if tag not in ENVIRONMENTS:
-                await tx.versions.remove_tag(version_id, tag)
+                await tx.versions.remove_tag(version.version_id, tag)
             elif tag in version.tags:
                 await self._withdraw(tx, version, tag, reason=f"untagged {tag}", actor=None)
-            return await self._existing(tx, version_id)
+            return await self._existing(tx, version.version_id)
 
         return await (await self._store()).write(work)
 
@@ -236,8 +250,8 @@ class VersionManager(Deploying):
                 await self._withdraw(
                     tx, version, "production", reason=reason or f"status set to {status}", actor=actor
                 )
-            await tx.versions.set_status(version_id, status)
-            return await self._existing(tx, version_id)
+            await tx.versions.set_status(version.version_id, status)
+            return await self._existing(tx, version.version_id)
 
         return await (await self._store()).write(work)
 
@@ -246,13 +260,16 @@ class VersionManager(Deploying):
 
         Raises `StateError` where it is deployed, in a running experiment, or included by another version.
         """
+        known = known_id(version_id)
+        if known is None:
+            return False
 
         async def work(tx: Transaction) -> bool:
-            version = await tx.versions.by_id(version_id)
+            version = await tx.versions.by_id(known)
             if version is None:
                 return False
             await _check_unused(tx, version, "deleted")
-            await tx.versions.delete(version_id)
+            await tx.versions.delete(known)
             return True
 
         return await (await self._store()).write(work)
@@ -261,8 +278,8 @@ class VersionManager(Deploying):
         """Return what changed from version `a` to version `b` (records or ids). Raises `NotFoundError`."""
 
         async def work(tx: Transaction) -> VersionDiff:
-            before = await self._existing(tx, a if isinstance(a, str) else a.version_id)
-            after = await self._existing(tx, b if isinstance(b, str) else b.version_id)
+            before = await self._existing(tx, a.version_id if isinstance(a, PromptVersion) else a)
+            after = await self._existing(tx, b.version_id if isinstance(b, PromptVersion) else b)
             compiled = None
             if after.prompt_type.has_template:
                 compiled = compile_version(after, await tx.versions.with_includes(after))

@@ -91,7 +91,7 @@ def weighted(weight: Any) -> Call:
 
 INVALID: dict[str, tuple[Call, str, str]] = {
     "name empty": (creating(name=""), "name", "''"),
-    "name over-long": (creating(name=LONG), "name", "100002 characters"),
+    "name over-long": (creating(name=LONG), "name", "100000 characters"),
     "name with a control character": (creating(name="a\nb"), "name", r"'a\nb'"),
     "name that climbs": (creating(name="../secrets"), "name", "'../secrets'"),
     "name with a space": (creating(name="my prompt"), "name", "'my prompt'"),
@@ -129,7 +129,7 @@ INVALID: dict[str, tuple[Call, str, str]] = {
     ),
     "experiment name empty": (experimenting(name=""), "name", "''"),
     "experiment name with a control character": (experimenting(name="a\x00"), "name", "U+0000"),
-    "experiment name over-long": (experimenting(name=LONG), "name", "100002 characters"),
+    "experiment name over-long": (experimenting(name=LONG), "name", "100000 characters"),
     "weight NaN": (weighted(math.nan), "variants[1.0.0].weight", "nan"),
     "weight infinite": (weighted(math.inf), "variants[1.0.0].weight", "inf"),
     "weight negative": (weighted(-0.5), "variants[1.0.0].weight", "-0.5"),
@@ -159,7 +159,7 @@ INVALID: dict[str, tuple[Call, str, str]] = {
         "-1",
     ),
     "unit empty": (lambda lab: lab.experiments.assign("greeting", ""), "user_id", "''"),
-    "unit over-long": (lambda lab: lab.experiments.assign("greeting", LONG), "user_id", "100002 characters"),
+    "unit over-long": (lambda lab: lab.experiments.assign("greeting", LONG), "user_id", "100000 characters"),
     "unit with a control character": (
         lambda lab: lab.experiments.assign("greeting", "a\x07"),
         "user_id",

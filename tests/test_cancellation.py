@@ -16,6 +16,7 @@ import pytest
 
 import promptab
 from promptab import Lab, PromptVariant, PromptVersion
+from promptab.managed import utc_now
 from promptab.stores.base import Transaction
 from tests.steps import SteppingRunner
 
@@ -175,7 +176,7 @@ async def changing_weights(lab: Lab, name: str) -> Attempt:
     async def look() -> object:
         found = await lab.experiments.get_experiment(experiment)
         assert found is not None
-        live = (await lab.store.snapshot()).experiment(experiment)
+        live = (await lab.store.snapshot()).experiment(experiment, utc_now())
         assert live is not None
         return dict(found.traffic_split), dict(live.experiment.traffic_split), len(live.dealings)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
+import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from typing import Any
@@ -15,11 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptab import InvalidInputError
+from promptab import InvalidInputError, NotFoundError
 from promptab.checks import (
+    CONTROL,
+    CONTROL_BUT_BREAKS,
+    MAX_SESSION_CHARS,
     check_count,
+    check_event_time,
+    check_items,
     check_json_object,
     check_label,
+    check_mapping,
     check_name,
     check_number,
     check_share,
@@ -28,6 +36,8 @@ from promptab.checks import (
     check_time,
     check_unit,
     check_uuid,
+    known_id,
+    required_id,
 )
 
 CHECKS: dict[str, tuple[Any, list[Any], list[Any]]] = {
@@ -224,3 +234,132 @@ def test_a_text_enumeration_comes_in_as_its_text() -> None:
     checked = check_json_object("metadata", {"colour": Colour.RED})
     assert type(checked["colour"]) is str
     assert checked == {"colour": "red"}
+
+
+def test_control_characters_are_the_unicode_categories_cc_and_cs() -> None:
+    every = [chr(code) for code in range(sys.maxunicode + 1)]
+    controls = {character for character in every if unicodedata.category(character) in {"Cc", "Cs"}}
+    assert set(CONTROL.findall("".join(every))) == controls
+    assert set(CONTROL_BUT_BREAKS.findall("".join(every))) == controls - set("\n\r\t")
+
+
+class Endless(Mapping[str, Any]):
+    """A mapping that never ends, of one value under ever new keys."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __getitem__(self, key: str) -> Any:
+        return self._value
+
+    def __iter__(self) -> Iterator[str]:
+        number = 0
+        while True:
+            number += 1
+            yield str(number)
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+
+@pytest.mark.parametrize("value", [1, None, "x", [], {}, ["a", {"b": 1.5}]])
+def test_json_that_is_too_large_is_refused_before_it_is_read_to_its_end(value: Any) -> None:
+    with pytest.raises(InvalidInputError, match="at most 100000 characters of JSON") as refusal:
+        check_json_object("metadata", {"inner": Endless(value)})
+    assert refusal.value.field == "metadata"
+
+
+def test_lengths_are_looked_at_before_characters() -> None:
+    with pytest.raises(InvalidInputError, match="text of at most 4000 characters"):
+        check_text("reason", "\x00" * 4_001)
+    with pytest.raises(InvalidInputError, match="characters of JSON"):
+        check_json_object("metadata", {"a": "\x00" * 100_000})
+    with pytest.raises(InvalidInputError, match="characters of JSON"):
+        check_json_object("metadata", {"\x00" * 100_000: 1})
+
+
+def test_json_is_measured_as_it_is_written() -> None:
+    assert check_json_object("metadata", {"a": "é"}, limit=13) == {"a": "é"}
+    with pytest.raises(InvalidInputError, match="at most 12 characters"):
+        check_json_object("metadata", {"a": "é"}, limit=12)
+
+
+@given(st.uuids())
+def test_a_known_id_is_canonical_whatever_its_case_and_hyphens(value: uuid.UUID) -> None:
+    for given_as in (value, str(value), str(value).upper(), value.hex, value.hex.upper()):
+        assert known_id(given_as) == str(value)
+        assert required_id("version", given_as) == str(value)
+
+
+NO_IDS = [
+    "",
+    "1.0.0",
+    "g" * 32,
+    "{" + "0" * 32 + "}",
+    "0x" + "0" * 30,
+    "1_" * 16,
+    " " + "0" * 31,
+    "٠" * 32,
+    "-" * 36,
+    "0" * 36,
+    "\ud800",
+    5,
+    10**30,
+    None,
+    [],
+    {},
+    b"0" * 32,
+]
+
+
+@pytest.mark.parametrize("value", NO_IDS, ids=repr)
+def test_what_is_no_id_is_known_to_nobody_and_not_found_by_a_change(value: object) -> None:
+    assert known_id(value) is None
+    with pytest.raises(NotFoundError, match="an id is a UUID such as"):
+        required_id("version", value)
+    with pytest.raises(InvalidInputError, match="a UUID such as"):
+        check_uuid("version_id", value)
+
+
+@pytest.mark.parametrize("value", ["abc", b"abc", bytearray(b"abc"), None, 5, 1.5])
+def test_what_is_not_several_is_refused_with_the_remedy(value: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"^tags: .* is not a list; write a list"):
+        check_items("tags", value)
+
+
+@pytest.mark.parametrize("value", [["a", "b"], ("a", "b"), {"a": 1, "b": 2}, iter("ab")])
+def test_several_come_back_in_their_order(value: object) -> None:
+    assert check_items("tags", value) == ("a", "b")
+
+
+@pytest.mark.parametrize("value", [["a"], "a", 5, None, [("a", 1)]])
+def test_what_is_no_mapping_is_refused_with_the_remedy(value: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"^metrics: .* is not a mapping; write a dict"):
+        check_mapping("metrics", value)
+
+
+@pytest.mark.parametrize("year", [1900, 1969, 2026, 2199])
+def test_an_event_may_be_old_or_planned(year: int) -> None:
+    moment = datetime(year, 1, 1, tzinfo=UTC)
+    assert check_event_time("timestamp", moment) == moment
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1899, 12, 31, 23, 59, 59, tzinfo=UTC),
+        datetime(2200, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, tzinfo=UTC),
+        datetime(2200, 1, 1, tzinfo=timezone(timedelta(hours=-1))),
+    ],
+)
+def test_an_event_of_another_age_is_refused_with_the_bound(moment: datetime) -> None:
+    with pytest.raises(InvalidInputError, match="from the year 1900 up to 2200"):
+        check_event_time("timestamp", moment)
+
+
+def test_the_limit_of_a_unit_is_named() -> None:
+    assert check_unit("session_id", "s" * MAX_SESSION_CHARS, limit=MAX_SESSION_CHARS)
+    with pytest.raises(InvalidInputError, match=r"^session_id: .* a text of 1 to 248 characters"):
+        check_unit("session_id", "s" * (MAX_SESSION_CHARS + 1), limit=MAX_SESSION_CHARS)

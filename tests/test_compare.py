@@ -89,6 +89,18 @@ async def test_a_leader_is_named_only_when_its_interval_excludes_zero(
     assert difference.sentence in compared.reason
 
 
+async def test_an_experiment_on_errors_is_led_by_the_variant_with_fewer_of_them(lab: Lab) -> None:
+    for number in (A, B):
+        await lab.versions.create_version("greeting", "system", f"Hello {number}.", number)
+    arms = [PromptVariant(A), PromptVariant(B)]
+    await lab.experiments.create_experiment("greeting", "system", arms, salt="s", primary_metric="error_rate")
+    await serve(lab, range(60), {A: 0.3, B: 0.8})
+    compared = await lab.compare("greeting")
+    assert compared.leader == B
+    errors, successes = compared.metrics["error_rate"], compared.metrics["success_rate"]
+    assert errors.differences[B].value == pytest.approx(-(successes.differences[B].value or 0.0))
+
+
 async def test_no_data_names_no_leader(lab: Lab, experiment: PromptExperiment) -> None:
     compared = await lab.compare(experiment.experiment_id)
     assert (compared.leader, compared.units) == (None, {A: 0, B: 0})

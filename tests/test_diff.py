@@ -123,8 +123,72 @@ GRADES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "prose of the output schema": (
         {"config": output(description="old")},
         {"config": output(description="new")},
+        "patch",
+    ),
+    "prose deep in the output schema": (
+        {"config": output(properties={"a": {**TEXT, "title": "old", "examples": ["x"]}})},
+        {"config": output(properties={"a": {**TEXT, "title": "new"}})},
+        "patch",
+    ),
+    "prose in one of several output schemas": (
+        {"config": output(anyOf=[{"description": "old"}])},
+        {"config": output(anyOf=[{"description": "new"}])},
+        "patch",
+    ),
+    "output property called title removed": (
+        {"config": output(properties={"title": TEXT, "a": TEXT})},
+        {"config": output(properties={"a": TEXT})},
+        "major",
+    ),
+    "order of what the output requires": (
+        {"config": output(properties={"a": TEXT, "b": TEXT}, required=["a", "b"])},
+        {"config": output(properties={"a": TEXT, "b": TEXT}, required=["b", "a"])},
+        "patch",
+    ),
+    "output newly required": (
+        {"config": output(properties={"a": TEXT})},
+        {"config": output(properties={"a": TEXT}, required=["a"])},
+        "major",
+    ),
+    "output items no longer described": (
+        {"config": output(properties={"a": {"type": "array", "items": TEXT}})},
+        {"config": output(properties={"a": {"type": "array"}})},
+        "major",
+    ),
+    "output value true where it was 1": (
+        {"config": output(properties={"a": {"enum": [1]}})},
+        {"config": output(properties={"a": {"enum": [True]}})},
+        "major",
+    ),
+    "output schema that is malformed": (
+        {"config": output(properties=5, required="a")},
+        {"config": output(properties=[{}], required=[{}])},
+        "major",
+    ),
+    "output schema that is no object": (
+        {"config": {"output": {"schema": True}}},
+        {"config": {"output": {"schema": False}}},
         "minor",
     ),
+    "an empty output schema added": (
+        {"config": {"output": {"format": "json"}}},
+        {"config": {"output": {"format": "json", "schema": {}}}},
+        "minor",
+    ),
+    "true where it was 1": ({"config": {"a": 1}}, {"config": {"a": True}}, "minor"),
+    "true where it was 1 in a list": ({"config": {"a": [1]}}, {"config": {"a": [True]}}, "minor"),
+    "default true where it was 1": (
+        {"template": "{{ a }}", "defaults": {"a": 1}},
+        {"template": "{{ a }}", "defaults": {"a": True}},
+        "minor",
+    ),
+    "a number written differently": ({"config": {"a": [1]}}, {"config": {"a": [1.0]}}, "patch"),
+    "description deep in a required variable": (
+        {"template": "{{ a }}", "validation": declared(a={"properties": {"b": {"description": "old"}}})},
+        {"template": "{{ a }}", "validation": declared(a={"properties": {"b": {"description": "new"}}})},
+        "patch",
+    ),
+    "final line break gone": ({"template": "Hello.\n"}, {"template": "Hello."}, "patch"),
     "the weightiest of several": (
         {"template": "Hello {{ name }}.", "config": {"model": "m-1"}},
         {"template": "Hi.", "config": {"model": "m-2"}},
@@ -230,6 +294,7 @@ async def test_an_include_that_moved_on_is_a_patch_and_what_it_asks_for_counts(l
         ("1.0.1", "Hi.", False),
         ("3.0.0", "Hi.", False),
         ("0.9.0", "Hello {{ name }}.", False),
+        ("1.0.1-rc.1", "Hello {{ name }}.", True),
     ],
 )
 async def test_only_a_number_that_promises_too_little_is_warned_of(
@@ -242,3 +307,77 @@ async def test_only_a_number_that_promises_too_little_is_warned_of(
     assert created.version == number
     assert [warning.category for warning in seen] == [UnderstatedVersionWarning] * warned
     assert all(warning.filename == __file__ for warning in seen)
+
+
+async def test_a_pre_release_and_its_release_promise_what_its_first_one_did(versions: VersionManager) -> None:
+    await versions.create_version("p", "system", "Hello.", "1.0.0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number in ("2.0.0-rc.1", "2.0.0-rc.2", "2.0.0"):
+            variable = number.replace(".", "_").replace("-", "_")
+            await versions.create_version("p", "system", f"Hello {{{{ v{variable} }}}}.", number)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reasons"),
+    [
+        ({"a": TEXT}, {"a": {**TEXT, "title": "A"}}, ("wording of the output schema changed",)),
+        ({"a": TEXT}, {"a": TEXT, "b": TEXT}, ("output schema widened",)),
+        ({"a": TEXT, "b": TEXT}, {"a": TEXT}, ("output.b: property removed",)),
+        ({"a": TEXT}, {"a": True}, ("output.a: schema changed",)),
+    ],
+)
+async def test_a_change_of_the_output_schema_says_which_kind_it_is(
+    versions: VersionManager, before: dict[str, Any], after: dict[str, Any], reasons: tuple[str, ...]
+) -> None:
+    diff = await diffed(
+        versions, {"config": output(properties=before)}, {"config": output(properties=after)}
+    )
+    assert diff.reasons == reasons
+
+
+async def test_an_output_schema_is_widened_only_where_there_was_one(versions: VersionManager) -> None:
+    new = await diffed(versions, {}, {"config": output(properties={"a": TEXT})})
+    assert "output schema added" in new.reasons
+    assert "output schema widened" not in new.reasons
+
+
+async def test_a_number_that_is_only_written_differently_has_a_reason(versions: VersionManager) -> None:
+    diff = await diffed(versions, {"config": {"t": 1}}, {"config": {"t": 1.0}}, "model")
+    assert (diff.config, diff.reasons) == ({}, ("numbers written differently",))
+
+
+async def test_a_key_that_holds_a_dot_is_quoted_in_its_path(versions: VersionManager) -> None:
+    diff = await diffed(
+        versions,
+        {"config": {"a.b": 1, "a": {"b": 1}, "": 1, '"a': {"b": 1}}},
+        {"config": {"a.b": 2, "a": {"b": 3}, "": 4, '"a': {"b": 5}}},
+        "config",
+    )
+    assert diff.config == {'"a.b"': (1, 2), "a.b": (1, 3), '""': (1, 4), '"\\"a".b': (1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        ("Hello.", "Hello.\n", ["-Hello.", "\\ No newline at end of file", "+Hello."]),
+        ("Hello.\n", "Hello.", ["-Hello.", "+Hello.", "\\ No newline at end of file"]),
+        ("Hello.", "Hi.", ["-Hello.", "+Hi."]),
+        ("a\rb", "a\r\nb", ["-a\rb", "+a\r", "+b"]),
+    ],
+)
+async def test_a_line_break_that_came_or_went_is_seen(
+    versions: VersionManager, before: str, after: str, lines: list[str]
+) -> None:
+    diff = await diffed(versions, {"template": before}, {"template": after})
+    assert diff.template.removesuffix("\n").split("\n")[3:] == lines
+    assert diff.reasons == ("prose changed",)
+
+
+async def test_a_final_line_break_of_one_message_is_seen(versions: VersionManager) -> None:
+    def chat(first: str) -> dict[str, Any]:
+        return {"template": [{"role": "system", "content": first}, {"role": "user", "content": "Hi."}]}
+
+    diff = await diffed(versions, chat("Be kind."), chat("Be kind.\n"), "message")
+    assert "-Be kind.\n\\ No newline at end of file\n+Be kind.\n" in diff.template
+    assert diff.reasons == ("prose changed",)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from promptab import ConflictError, MetricEvent, StoreError, StoreUnavailableError
-from promptab.stores.group_commit import BATCH_ROWS, GroupCommit, Row
+from promptab.stores.group_commit import BATCH_ROWS, BatchOutcome, GroupCommit, Row
 from tests.contract.records import an_event, an_experiment, an_exposure
 
 
@@ -22,12 +22,12 @@ class Writer:
         self.free = asyncio.Event()
         self.free.set()
 
-    async def commit(self, rows: Sequence[Row]) -> frozenset[int]:
+    async def commit(self, rows: Sequence[Row]) -> BatchOutcome:
         await self.free.wait()
         if self.failures:
             raise self.failures.pop(0)
         self.batches.append(list(rows))
-        return frozenset()
+        return BatchOutcome()
 
     @property
     def rows(self) -> list[Row]:
@@ -146,7 +146,7 @@ async def test_a_cancelled_submit_disturbs_none_of_the_others(writer: Writer, qu
     tasks[1].cancel()
     writer.free.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(result) for result in results] == [type(None), asyncio.CancelledError, type(None)]
+    assert [type(result) for result in results] == [bool, asyncio.CancelledError, bool]
 
 
 async def test_close_writes_the_rest_and_takes_nothing_more(writer: Writer, queue: GroupCommit) -> None:
@@ -174,9 +174,45 @@ async def test_close_writes_the_rest_after_the_loop_has_cancelled_the_writer(
     assert len(writer.rows) == 1
 
 
-async def test_only_the_row_that_contradicts_is_a_conflict() -> None:
-    async def commit(rows: Sequence[Row]) -> frozenset[int]:
-        return frozenset({1})
+async def test_every_caller_hears_what_became_of_its_own_row() -> None:
+    async def commit(rows: Sequence[Row]) -> BatchOutcome:
+        return BatchOutcome(conflicts=frozenset({1}), flagged=frozenset({2}))
 
-    results = await asyncio.gather(*map(GroupCommit(commit, on_refusal=lambda: None).submit, some_events(3)), return_exceptions=True)
-    assert [type(result) for result in results] == [type(None), ConflictError, type(None)]
+    queue = GroupCommit(commit, on_refusal=lambda: None)
+    plain, conflict, flagged = await asyncio.gather(
+        *map(queue.submit, some_events(3)), return_exceptions=True
+    )
+    assert (plain, flagged) == (False, True)
+    assert isinstance(conflict, ConflictError)
+
+
+async def test_flush_does_not_wait_for_rows_that_come_in_after_it(writer: Writer, queue: GroupCommit) -> None:
+    """Rows that never stop coming must not keep a reader waiting for ever."""
+    queue.enqueue(an_exposure(an_experiment(), "first"))
+    flushing = asyncio.create_task(queue.flush())
+    await asyncio.sleep(0)
+    coming = asyncio.create_task(never_stop(queue))
+    async with asyncio.timeout(10):
+        await flushing
+    coming.cancel()
+    await asyncio.wait({coming})
+    assert len(writer.rows) >= 1
+    await queue.close()
+
+
+async def never_stop(queue: GroupCommit) -> None:
+    while True:
+        queue.enqueue(an_exposure(an_experiment()))
+        await asyncio.sleep(0)
+
+
+async def test_a_refusal_is_told_when_nobody_waits_for_the_rows(writer: Writer) -> None:
+    refusals: list[str] = []
+    queue = GroupCommit(writer.commit, on_refusal=lambda: refusals.append("refused"))
+    writer.failures = [StoreUnavailableError("disk is full")]
+    await asyncio.gather(queue.submit(an_event()), return_exceptions=True)
+    assert refusals == []
+    writer.failures = [StoreUnavailableError("disk is full")]
+    queue.enqueue(an_exposure(an_experiment()))
+    await queue.flush()
+    assert refusals == ["refused"]

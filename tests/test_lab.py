@@ -121,7 +121,7 @@ async def test_two_experiments_on_one_prompt_share_its_users_between_them(
         ("^1.0", B, "range"),
         ("latest", "2.0.0", "range"),
         ("eu", A, "range"),
-        ("production", B, "range"),
+        ("production", B, "environment"),
     ],
 )
 async def test_a_version_asked_for_is_taken_at_its_word(

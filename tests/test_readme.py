@@ -1,7 +1,8 @@
-"""Every command and every output in README.md is real: the blocks are run in their order and held against what they print."""
+"""Every command and output in README.md is real: its blocks are run in order and held against what they show."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -24,10 +25,8 @@ class Block(NamedTuple):
 
 
 def blocks() -> list[Block]:
-    found = []
-    for match in re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.S | re.M):
-        found.append(Block(match[1], match[2], README[: match.start()].count("\n") + 1))
-    return found
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return [Block(match[1], match[2], README[: match.start()].count("\n") + 1) for match in found]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -46,7 +45,7 @@ def test_python_blocks_print_what_stands_below_them(tmp_path: Path) -> None:
     every = blocks()
     pairs = [
         (code, output)
-        for code, output in zip(every, every[1:], strict=False)
+        for code, output in itertools.pairwise(every)
         if code.language == "python" and output.language == "text"
     ]
     assert pairs, "README.md shows no Python with its output"
@@ -72,7 +71,7 @@ def test_console_blocks_print_what_they_show(tmp_path: Path) -> None:
         (match[1], match[2], block.line)
         for block in blocks()
         if block.language == "console"
-        for match in re.finditer(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", block.text, re.M)
+        for match in re.finditer(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
     ]
     assert commands, "README.md shows no console session"
     for command, shown, line in commands:
@@ -87,7 +86,9 @@ def test_console_blocks_print_what_they_show(tmp_path: Path) -> None:
         )
         pattern = "".join(".*?" if part == "…" else re.escape(part) for part in re.split("(…)", shown))
         assert done.returncode == 0, f"README.md, line {line}: {command}\n{done.stderr}"
-        assert re.fullmatch(pattern, done.stdout, re.S), f"README.md, line {line}: {command}\n{done.stdout}"
+        assert re.fullmatch(pattern, done.stdout, re.DOTALL), (
+            f"README.md, line {line}: {command}\n{done.stdout}"
+        )
 
 
 def test_readme_is_about_a_hundred_lines_long() -> None:

@@ -317,3 +317,36 @@ def test_best_match_is_the_highest_that_the_range_admits() -> None:
     assert best_match("^1.11.0-rc.0", existing) == "1.11.0-rc.1"
     assert best_match("^3", existing) is None
     assert best_match("*", []) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "step"),
+    [
+        ("1.0.0", "1.0.1", "patch"),
+        ("1.0.0", "1.1.0", "minor"),
+        ("1.0.0", "2.0.0", "major"),
+        ("1.4.0", "2.0.0-rc.1", "major"),
+        ("2.0.0-rc.1", "2.0.0-rc.2", None),
+        ("2.0.0-rc.2", "2.0.0", None),
+        ("2.0.0-rc.1", "2.0.1", "patch"),
+        ("2.0.0-rc.1", "2.1.0-rc.1", "minor"),
+        ("2.0.0", "2.0.0", None),
+        ("2.0.0", "2.0.0-rc.1", None),
+        ("2.0.0", "1.9.0", None),
+    ],
+)
+def test_a_step_is_declared_by_the_numbers_and_not_inside_a_pre_release(
+    before: str, after: str, step: str | None
+) -> None:
+    assert step_between(before, after) == step
+
+
+@pytest.mark.parametrize("value", [None, 1.0, 5, b"1.0.0", []])
+def test_a_reference_that_is_no_text_is_refused_by_its_field(value: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"^version: .* is not a version, a range"):
+        check_reference("version", value)
+
+
+def test_a_bump_that_cannot_be_hashed_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"^bump: "):
+        next_version(["1.0.0"], [])  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from promptab.snapshot import (
     Lookup,
     Snapshot,
     build_live_experiment,
+    first_assignment,
     kept_assignment,
 )
 
@@ -52,6 +53,7 @@ def experiment(experiment_id: str = "e1", **fields: Any) -> PromptExperiment:
             "enrolment_salt": "enrolment",
             "created_at": NOW,
             "started_at": NOW,
+            "traffic_history": ((NOW, fields.get("traffic", 1.0)),),
             **fields,
         }
     )
@@ -117,7 +119,8 @@ def test_the_variant_is_the_owner_of_the_units_point(unit: str) -> None:
 
 def test_only_units_of_moved_ranges_ask_the_store() -> None:
     tested = live((0.5, 0.5), (0.4, 0.6))
-    before = {unit: assign(tested, unit) for unit in UNITS}
+    announced = {unit for unit in UNITS if isinstance(assign(tested, unit), Lookup)}
+    unchanged = live((0.5, 0.5))
     after = {unit: assign(tested, unit, NOW + HOUR) for unit in UNITS}
     asked = {unit for unit, answer in after.items() if isinstance(answer, Lookup)}
     old = allocate({"a": 0.5, "b": 0.5})
@@ -125,7 +128,8 @@ def test_only_units_of_moved_ranges_ask_the_store() -> None:
     moved = {u for u in UNITS if old.key_at(point("salt", u)) != new.key_at(point("salt", u))}
     assert moved
     assert asked == moved
-    assert not any(isinstance(answer, Lookup) for answer in before.values())
+    assert announced == moved, "what is about to move is dealt as carefully before it does"
+    assert not any(isinstance(assign(unchanged, unit), Lookup) for unit in UNITS)
 
 
 def test_a_range_that_moved_away_and_back_is_still_asked_about() -> None:
@@ -146,20 +150,22 @@ def test_a_look_up_ends_with_the_variant_that_is_held() -> None:
     lookup = assign(tested, "ada", NOW + HOUR)
     assert isinstance(lookup, Lookup)
     assert lookup.fresh.variant == "b"
-    kept = kept_assignment(lookup, tested, "a", NOW + HOUR)
+    kept = kept_assignment(tested, "ada", "a", NOW + HOUR)
+    assert kept is not None
     assert (kept.variant, kept.version, kept.reason) == ("a", "1.0.0", "kept")
-    assert kept_assignment(lookup, tested, None, NOW + HOUR) == lookup.fresh
+    assert first_assignment(lookup, tested, None) == lookup.fresh
 
 
-def test_a_look_up_ends_with_the_fresh_variant_when_the_held_one_was_evicted() -> None:
+def test_an_evicted_variant_is_not_kept() -> None:
     tested = live((1.0, 0.0), (0.0, 1.0), evicted=["a"])
     lookup = assign(tested, "ada", NOW + HOUR)
     assert isinstance(lookup, Lookup)
-    assert kept_assignment(lookup, tested, "a", NOW + HOUR) == lookup.fresh
+    assert lookup.fresh.variant == "b"
+    assert kept_assignment(tested, "ada", "a", NOW + HOUR) is None
 
 
 def test_a_unit_beyond_the_present_enrolment_is_asked_about_and_left_out_when_it_is_new() -> None:
-    tested = live(traffic=0.2, peak_traffic=0.6)
+    tested = live(traffic=0.2, traffic_history=((NOW - HOUR, 0.6), (NOW, 0.2)))
     for unit in UNITS:
         answer = assign(tested, unit)
         position = point("enrolment", unit)
@@ -168,8 +174,10 @@ def test_a_unit_beyond_the_present_enrolment_is_asked_about_and_left_out_when_it
             assert answer.reason == "allocated"
         elif enrolled(position, 0.6):
             assert isinstance(answer, Lookup)
-            assert kept_assignment(answer, tested, None, NOW).reason == "not_enrolled"
-            assert kept_assignment(answer, tested, "b", NOW).variant == "b"
+            assert first_assignment(answer, tested, None).reason == "not_enrolled"
+            kept = kept_assignment(tested, unit, "b", NOW)
+            assert kept is not None
+            assert kept.variant == "b"
         else:
             assert isinstance(answer, Assignment)
             assert answer.reason == "not_enrolled"
@@ -198,7 +206,7 @@ def test_a_held_out_unit_is_in_no_variant() -> None:
         ({"starts_at": NOW + HOUR}, "not_running"),
         ({"ends_at": NOW}, "not_running"),
         ({"where": "plan == 'premium'"}, "not_targeted"),
-        ({"traffic": 0.0, "peak_traffic": 0.0}, "not_enrolled"),
+        ({"traffic": 0.0}, "not_enrolled"),
     ],
 )
 def test_a_unit_that_is_left_out_gets_the_reason(fields: dict[str, Any], reason: str) -> None:
@@ -209,7 +217,7 @@ def test_a_unit_that_is_left_out_gets_the_reason(fields: dict[str, Any], reason:
 
 
 def test_the_experiment_that_stands_first_holds_the_units_of_a_layer() -> None:
-    first = live(experiment_id="e1", layer="tone", traffic=0.5, peak_traffic=0.5)
+    first = live(experiment_id="e1", layer="tone", traffic=0.5)
     second = live(experiment_id="e2", layer="tone", enrolment_salt="other")
     both = snapshot(first, second)
     for unit in UNITS:
@@ -231,12 +239,12 @@ def test_a_name_finds_the_running_experiment_and_an_id_finds_any() -> None:
     paused = live(experiment_id="e1", status="paused")
     running = live(experiment_id="e2")
     both = snapshot(paused, running)
-    assert both.experiment("greeting") is running
-    assert both.experiment("e1") is paused
-    assert snapshot(paused).experiment("greeting") is paused
-    assert both.experiment("nothing") is None
+    assert both.experiment("greeting", NOW) is running
+    assert both.experiment("e1", NOW) is paused
+    assert snapshot(paused).experiment("greeting", NOW) is paused
+    assert both.experiment("nothing", NOW) is None
     with pytest.raises(StateError, match="e1, e2"):
-        snapshot(live(experiment_id="e1"), running).experiment("greeting")
+        snapshot(live(experiment_id="e1"), running).experiment("greeting", NOW)
 
 
 def test_a_snapshot_finds_versions_by_environment_number_and_prompt() -> None:

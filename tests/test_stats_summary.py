@@ -20,6 +20,20 @@ groups = st.lists(unit_totals, max_size=20)
 centers = st.floats(min_value=-1e4, max_value=1e4, allow_subnormal=False)
 
 
+zeros_and_ones = st.lists(
+    st.integers(min_value=1, max_value=50).flatmap(
+        lambda n: st.integers(min_value=0, max_value=n).map(lambda s: (float(n), float(s)))
+    ),
+    max_size=20,
+)
+
+
+@given(zeros_and_ones)
+def test_the_complement_is_the_sums_of_failures(units: list[tuple[float, float]]) -> None:
+    failures = UnitSums.of([(n, n - s) for n, s in units], center=1.0 - UnitSums.of(units).center)
+    assert_same_sums(UnitSums.of(units).complement(), failures)
+
+
 def assert_same_sums(actual: UnitSums, expected: UnitSums) -> None:
     """Agree to rounding, which is relative to the largest moment: single moments may cancel to nothing."""
     assert actual.units == expected.units

@@ -34,6 +34,10 @@ class UnitSums(NamedTuple):
     rn: float = 0.0
     """Σ r_u n_u"""
 
+    def complement(self) -> Self:
+        """Return the sums of 1 - x, for a metric x of zeros and ones: the error rate of a success rate."""
+        return self._replace(s=self.n - self.s, center=1.0 - self.center, rn=-self.rn)
+
     @classmethod
     def of(cls, totals: Iterable[tuple[float, float]], *, center: float | None = None) -> Self:
         """Add up (n_u, s_u), one pair per unit; pairs with n_u = 0 are no units here.

@@ -2,6 +2,7 @@
 
 A store is opened by `promptab.stores.opening.open_store` and belongs to the event loop that opened it.
 
+- A read sees one state of the database, whatever is committed while it runs.
 - `read` and `write` run a piece of work in one transaction. A write sees the newest committed state, is alone
 while it
   runs (no other write commits between its first query and its commit), and takes effect whole or not at all:
@@ -72,8 +73,8 @@ class Store(Protocol):
     def snapshot_age(self) -> float:
         """Return the seconds since the store last confirmed the snapshot."""
 
-    async def record(self, event: MetricEvent) -> None:
-        """Store the event and return after the commit.
+    async def record(self, event: MetricEvent) -> MetricEvent:
+        """Store the event and return it, flagged or not, after the commit.
 
         An event id that is there already with the same content is one event, and fine; with other content it
         raises `ConflictError` and what was stored first stays. An event that names experiment, variant and
@@ -85,8 +86,20 @@ class Store(Protocol):
     def enqueue(self, exposure: Exposure) -> None:
         """Write the exposure soon, unless the unit has one already. `flush` waits for it."""
 
+    async def held(self, experiment_id: str, unit: str) -> Exposure | None:
+        """Return the unit's exposure, if it has one; remembered, as what was written once does not change.
+
+        What is remembered is forgotten with every new snapshot: overrides and evictions come with one.
+        """
+
     async def keep(self, exposure: Exposure) -> Exposure:
         """Write the exposure unless the unit has one, and return the one that holds: the first writer's."""
+
+    async def serve_instead(self, held: Exposure, variant: str) -> Exposure:
+        """Deal a unit another variant than the one it holds, which was evicted; return what holds afterwards.
+
+        Where another writer was faster its variant holds. The first exposure stays what the analysis goes by.
+        """
 
     async def flush(self) -> None:
         """Return when everything enqueued so far is committed."""

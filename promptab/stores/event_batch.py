@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from promptab.models import Exposure, MetricEvent
-from promptab.stores.group_commit import Row
+from promptab.stores.group_commit import BatchOutcome, Row
 from promptab.stores.schema import events, microseconds
 
 _COLUMNS = [column.name for column in events.columns if column.name != "sequence"]
@@ -36,6 +36,8 @@ _INSERT_EXPOSURE = (
 time.
 """
 
+_FLAG_EVENT = "UPDATE promptab_events SET flagged = 1 WHERE event_id = ?"
+
 _SELECT_VARIANT = "SELECT variant FROM promptab_exposures WHERE experiment_id = ? AND unit = ?"
 
 
@@ -52,25 +54,29 @@ class Cursor(Protocol):
     def fetchone(self) -> Any: ...
 
 
-def write_batch(cursor: Cursor, rows: Sequence[Row]) -> frozenset[int]:
-    """Write the rows inside the open transaction; return the positions of events that are there with other content."""
+def write_batch(cursor: Cursor, rows: Sequence[Row]) -> BatchOutcome:
+    """Write the rows inside the open transaction. An event that conflicts leaves nothing behind."""
+    cursor.executemany(_INSERT_EXPOSURE, [_exposure_values(row) for row in rows if isinstance(row, Exposure)])
     positions = [position for position, row in enumerate(rows) if isinstance(row, MetricEvent)]
-    batch_events = [row for row in rows if isinstance(row, MetricEvent)]
-    told = [row for row in rows if isinstance(row, Exposure)]
-    reported = [event for event in batch_events if event.experiment_id and event.variant and event.user_id]
-    if told or reported:
-        cursor.executemany(
-            _INSERT_EXPOSURE,
-            [*map(_exposure_values, told), *map(_reported_exposure_values, _first_of_units(reported))],
-        )
-    flagged = _flagged(cursor, reported)
-    if not batch_events:
-        return frozenset()
-    values = [_event_values(event, flagged=event.event_id in flagged) for event in batch_events]
+    told = [row for row in rows if isinstance(row, MetricEvent)]
+    if not told:
+        return BatchOutcome()
+    values = [_event_values(event) for event in told]
     cursor.executemany(_INSERT_EVENT, values)
-    if cursor.rowcount == len(values):
-        return frozenset()
-    return frozenset(positions[index] for index in _conflicts(cursor, values))
+    conflicts = set() if cursor.rowcount == len(values) else set(_conflicts(cursor, values))
+    reported = {
+        index: event
+        for index, event in enumerate(told)
+        if event.experiment_id and event.variant and event.user_id and index not in conflicts
+    }
+    cursor.executemany(
+        _INSERT_EXPOSURE, [_reported_exposure_values(event) for event in _first_of_units(reported.values())]
+    )
+    flagged = _flagged(cursor, reported)
+    cursor.executemany(_FLAG_EVENT, [values[index][:1] for index in flagged])
+    return BatchOutcome(
+        frozenset(positions[index] for index in conflicts), frozenset(positions[index] for index in flagged)
+    )
 
 
 def _first_of_units(reported: Iterable[MetricEvent]) -> list[MetricEvent]:
@@ -80,18 +86,18 @@ def _first_of_units(reported: Iterable[MetricEvent]) -> list[MetricEvent]:
     return list(first.values())
 
 
-def _flagged(cursor: Cursor, reported: Iterable[MetricEvent]) -> set[str]:
-    """Return the ids of events whose unit's first exposure names another variant."""
+def _flagged(cursor: Cursor, reported: Mapping[int, MetricEvent]) -> list[int]:
+    """Return which events are of a unit whose first exposure names another variant."""
     held: dict[tuple[str | None, str | None], str | None] = {}
-    flagged = set()
-    for event in reported:
+    flagged = []
+    for index, event in reported.items():
         key = (event.experiment_id, event.user_id)
         if key not in held:
             cursor.execute(_SELECT_VARIANT, key)
             found = cursor.fetchone()
             held[key] = found[0] if found else None
         if held[key] not in {None, event.variant}:
-            flagged.add(event.event_id)
+            flagged.append(index)
     return flagged
 
 
@@ -128,7 +134,7 @@ def _reported_exposure_values(event: MetricEvent) -> tuple[Any, ...]:
     )
 
 
-def _event_values(event: MetricEvent, *, flagged: bool) -> tuple[Any, ...]:
+def _event_values(event: MetricEvent) -> tuple[Any, ...]:
     tokens = event.tokens
     return (
         uuid.UUID(event.event_id).bytes,
@@ -149,5 +155,5 @@ def _event_values(event: MetricEvent, *, flagged: bool) -> tuple[Any, ...]:
         json.dumps(dict(event.metadata), sort_keys=True) if event.metadata else None,
         microseconds(event.timestamp),
         microseconds(event.recorded_at),
-        flagged,
+        event.flagged,
     )

@@ -36,11 +36,13 @@ def identify(connection: Connection) -> Identity | None:
     Raises `StoreVersionError` for a database that is newer, or not promptab's.
     """
     try:
-        row = connection.execute(
-            select(
-                schema.store.c.store_id, select(_current.c.version_num).scalar_subquery().label("migration")
-            )
-        ).one_or_none()
+        with connection.begin_nested():  # PostgreSQL takes no further query after one that failed
+            row = connection.execute(
+                select(
+                    schema.store.c.store_id,
+                    select(_current.c.version_num).scalar_subquery().label("migration"),
+                )
+            ).one_or_none()
     except DBAPIError as error:
         if "no such table" not in str(error.orig) and "does not exist" not in str(error.orig):
             raise

@@ -45,6 +45,7 @@ async def open_store(url: str | None = None) -> Store:
     await sqlite.reach_file(path, url=shown)
     engine = sqlite.file_engine(path)
     identity = await _prepare(engine, shown)
+    await sqlite.use_wal(path)
     return sqlite.SqliteFileStore(engine, path=path, url=shown, store_id=identity.store_id)
 
 
@@ -74,10 +75,6 @@ async def _prepare(engine: AsyncEngine, url: str) -> Identity:
             if identity is not None and identity.migration == HEAD:
                 return identity
             async with engine.connect() as connection:
-                await connection.run_sync(
-                    lambda sync: sync.connection.cursor().execute("PRAGMA journal_mode = WAL")
-                )
-            async with engine.connect() as connection:
                 await connection.execution_options(promptab_writes=True)
                 async with connection.begin():
                     return await connection.run_sync(migrate, now=datetime.now(UTC))
@@ -87,8 +84,17 @@ async def _prepare(engine: AsyncEngine, url: str) -> Identity:
 
 
 _Keeper = AsyncGenerator["Store"]
-_kept: WeakKeyDictionary[asyncio.AbstractEventLoop, set[_Keeper]] = WeakKeyDictionary()
-_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Task[Store]]] = WeakKeyDictionary()
+
+
+class _LoopStores:
+    """The stores that one running event loop holds open until it ends."""
+
+    def __init__(self) -> None:
+        self.keepers: set[_Keeper] = set()
+        self.defaults: dict[str, asyncio.Task[Store]] = {}
+
+
+_held_open: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopStores] = WeakKeyDictionary()
 
 
 async def open_until_the_loop_ends(url: str | None = None) -> Store:
@@ -97,28 +103,31 @@ async def open_until_the_loop_ends(url: str | None = None) -> Store:
     A loop closes its asynchronous generators before it stops, which is the one moment when a forgotten store
     can still write what is queued. So a generator holds it open, and is itself held until then.
     """
-    keepers = _kept.setdefault(asyncio.get_running_loop(), set())
+    loop = asyncio.get_running_loop()
+    stores = _held_open.setdefault(loop, _LoopStores())
 
     async def keep() -> _Keeper:
         store = await open_store(url)
         try:
             yield store
         finally:
-            keepers.discard(keeper)
+            stores.keepers.discard(keeper)
+            if not stores.keepers:
+                _held_open.pop(loop, None)  # its tasks hold on to the loop, which would never be collected
             await store.close()
 
     keeper = keep()
-    keepers.add(keeper)
+    stores.keepers.add(keeper)
     try:
         return await anext(keeper)
     except BaseException:
-        keepers.discard(keeper)
+        stores.keepers.discard(keeper)
         raise
 
 
 async def default_store() -> Store:
     """Return the store that this event loop shares for `resolve_url(None)`, opening it at first use."""
-    opened = _defaults.setdefault(asyncio.get_running_loop(), {})
+    opened = _held_open.setdefault(asyncio.get_running_loop(), _LoopStores()).defaults
     url = resolve_url(None)
     opening = opened.get(url)
     if opening is None or (opening.done() and (opening.cancelled() or opening.exception() is not None)):

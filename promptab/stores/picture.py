@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from promptab.allocation import seed
-from promptab.models import ExperimentStatus, Exposure, PromptExperiment, PromptType, PromptVersion
+from promptab.errors import PromptabError
+from promptab.models import Exposure, PromptExperiment, PromptType, PromptVersion
 from promptab.snapshot import HeldOut, LiveExperiment, Snapshot, build_live_experiment
 from promptab.stores.base import Transaction
 
-LIVE_STATUSES = frozenset({ExperimentStatus.RUNNING, ExperimentStatus.PAUSED})
+logger = logging.getLogger("promptab")
 
 
 async def take_snapshot(tx: Transaction, *, store_id: str, revision: int) -> Snapshot:
     """Read everything that a request may need. The cost grows with what is live, not with history."""
     pointers = await tx.deployments.pointers()
     latest = await tx.versions.highest_served()
-    experiments = await tx.experiments.listing(statuses=LIVE_STATUSES)
+    experiments = await tx.experiments.live()
     versions = {version.version_id: version for version in latest}
     versions.update(await tx.versions.by_ids(set(pointers.values()) - set(versions)))
     for version in await tx.versions.by_numbers(_served_numbers(experiments)):
@@ -30,6 +33,7 @@ async def take_snapshot(tx: Transaction, *, store_id: str, revision: int) -> Sna
         latest={(version.prompt_type, version.name): version.version_id for version in latest},
         versions=versions,
         numbers={(v.prompt_type, v.name, v.version): v.version_id for v in versions.values()},
+        aliases=await tx.experiments.aliases_since(min(map(_started, experiments))) if experiments else {},
     )
 
 
@@ -52,29 +56,39 @@ async def _add_included(tx: Transaction, versions: dict[str, PromptVersion]) -> 
 
 
 async def _live_experiments(tx: Transaction, experiments: Sequence[PromptExperiment]) -> list[LiveExperiment]:
-    holdouts = await tx.experiments.holdouts() if experiments else {}
-    kept = _kept_by_experiment(await tx.exposures.with_source("alias")) if experiments else {}
+    if not experiments:
+        return []
+    ids = [experiment.experiment_id for experiment in experiments]
+    epochs = await tx.experiments.epochs_by_experiment(ids)
+    holdouts = await tx.experiments.holdouts()
+    kept = _kept_by_experiment(await tx.exposures.brought(ids))
     live = []
-    for experiment in sorted(experiments, key=_start_order):
-        holdout = holdouts.get(experiment.holdout) if experiment.holdout is not None else None
-        live.append(
-            build_live_experiment(
-                experiment,
-                await tx.experiments.epochs_of(experiment.experiment_id),
-                None if holdout is None else HeldOut(holdout.name, seed(holdout.salt), holdout.share),
-                kept.get(experiment.experiment_id, {}),
+    for experiment in sorted(
+        experiments, key=lambda experiment: (_started(experiment), experiment.experiment_id)
+    ):
+        holdout = None if experiment.holdout is None else holdouts.get(experiment.holdout)
+        try:
+            live.append(
+                build_live_experiment(
+                    experiment,
+                    epochs.get(experiment.experiment_id, ()),
+                    None if holdout is None else HeldOut(holdout.name, seed(holdout.salt), holdout.share),
+                    kept.get(experiment.experiment_id, {}),
+                )
             )
-        )
+        except PromptabError as error:
+            # one experiment that was damaged past the checks must not take all others out of service
+            logger.error("left out experiment %s: %s", experiment.experiment_id, error)  # noqa: TRY400 - the row is what is wrong
     return live
 
 
-def _start_order(experiment: PromptExperiment) -> tuple[float, str]:
+def _started(experiment: PromptExperiment) -> datetime:
     started = experiment.started_at or experiment.created_at
-    return (max(started, experiment.starts_at or started).timestamp(), experiment.experiment_id)
+    return max(started, experiment.starts_at or started)
 
 
 def _kept_by_experiment(exposures: Iterable[Exposure]) -> Mapping[str, Mapping[str, str]]:
     kept: dict[str, dict[str, str]] = {}
     for exposure in exposures:
-        kept.setdefault(exposure.experiment_id, {})[exposure.unit] = exposure.variant
+        kept.setdefault(exposure.experiment_id, {})[exposure.unit] = exposure.current
     return kept

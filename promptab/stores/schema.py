@@ -64,7 +64,9 @@ class Bytewise(TypeDecorator[str]):
         return dialect.type_descriptor(String(collation="C") if dialect.name == "postgresql" else String())
 
 
-Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+# text on every database: it comes back as it was written, in its order, and hashes to the same
+Document = JSON(none_as_null=True)
+Metrics = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 # SQLite gives a rowid alias, and so an automatic sequence, only to a column declared INTEGER
 Sequence = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -199,6 +201,14 @@ exposures = Table(
     Column("at", Instant, nullable=False),
     Column("attributes", Document, nullable=False),
     Column("source", String(16), nullable=False),
+    Column("served", Text, comment="instead of an evicted variant"),
+)
+_brought = exposures.c.source == "alias"
+Index(
+    "ix_promptab_exposures_brought",
+    exposures.c.experiment_id,
+    sqlite_where=_brought,
+    postgresql_where=_brought,
 )
 
 holdouts = Table(
@@ -235,7 +245,7 @@ events = Table(
     Column("tokens", BigInteger, comment="the total: of the parts, or as the caller gave it"),
     Column("cost", Float),
     Column("rating", Float),
-    Column("metrics", Document),
+    Column("metrics", Metrics),
     Column("metadata", Document),
     Column("at", Instant, nullable=False),
     Column("recorded_at", Instant, nullable=False),

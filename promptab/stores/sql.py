@@ -11,7 +11,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import select, update
@@ -23,7 +23,7 @@ from promptab.snapshot import Snapshot
 from promptab.stores import schema
 from promptab.stores.base import Transaction, Work
 from promptab.stores.driver_errors import translated
-from promptab.stores.group_commit import GroupCommit, Row
+from promptab.stores.group_commit import BatchOutcome, GroupCommit, Row
 from promptab.stores.picture import take_snapshot
 from promptab.stores.queries.deployments import DeploymentQueries
 from promptab.stores.queries.events import EventQueries
@@ -34,7 +34,12 @@ from promptab.stores.queries.versions import VersionQueries
 T = TypeVar("T")
 
 CHECK_SECONDS = 0.25
-"""How old a snapshot may be before the store is asked whether another process has changed something."""
+"""How old a snapshot may be before the store is asked whether another process has changed something; also how
+long a store that could not be asked is left alone.
+"""
+
+HELD_EXPOSURES = 100_000
+"""Exposures remembered from look-ups."""
 
 TOLD_EXPOSURES = 100_000
 """Units remembered as exposed, so that a unit that comes again is not written again."""
@@ -52,6 +57,7 @@ class SqlStore(ABC):
         self._url = url
         self._store_id = store_id
         self._told: set[tuple[str, str]] = set()
+        self._held: dict[tuple[str, str], Exposure | None] = {}
         self._queue = GroupCommit(self._commit_batch, on_refusal=self._told.clear)
         self._snapshot: Snapshot | None = None
         self._changes = 0
@@ -59,9 +65,10 @@ class SqlStore(ABC):
         self._shown_changes = -1
         self._confirmed_at = float("-inf")
         self._asked_at = float("-inf")
+        self._away = False
         self._refreshing = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -78,7 +85,7 @@ class SqlStore(ABC):
         return await self._to_its_end(self._transact(work, writes=True))
 
     async def snapshot(self) -> Snapshot:
-        if self._closed:
+        if self._closing is not None:
             raise self._closed_error()
         current = self._snapshot
         if current is not None and not self._due():
@@ -91,8 +98,9 @@ class SqlStore(ABC):
     def snapshot_age(self) -> float:
         return time.monotonic() - self._confirmed_at
 
-    async def record(self, event: MetricEvent) -> None:
-        await self._queue.submit(event)
+    async def record(self, event: MetricEvent) -> MetricEvent:
+        flagged = await self._queue.submit(event)
+        return event.model_copy(update={"flagged": True}) if flagged else event
 
     def enqueue(self, exposure: Exposure) -> None:
         key = (exposure.experiment_id, exposure.unit)
@@ -103,41 +111,70 @@ class SqlStore(ABC):
         self._told.add(key)
         self._queue.enqueue(exposure)
 
-    async def keep(self, exposure: Exposure) -> Exposure:
-        await self._queue.flush()
+    async def held(self, experiment_id: str, unit: str) -> Exposure | None:
+        key = (experiment_id, unit)
+        if key not in self._held:
+            await self._queue.flush()
 
+            async def work(tx: Transaction) -> Exposure | None:
+                return await tx.exposures.get(experiment_id, unit)
+
+            self._remember(key, await self.read(work))
+        return self._held[key]
+
+    async def keep(self, exposure: Exposure) -> Exposure:
         async def work(tx: Transaction) -> Exposure:
             return await tx.exposures.keep(exposure)
 
-        return await self._to_its_end(self._transact(work, writes=True, changes_snapshot=False))
+        return await self._changed_exposure(work)
+
+    async def serve_instead(self, held: Exposure, variant: str) -> Exposure:
+        async def work(tx: Transaction) -> Exposure:
+            return await tx.exposures.serve_instead(held, variant)
+
+        return await self._changed_exposure(work)
 
     async def flush(self) -> None:
         await self._queue.flush()
 
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        # whoever closes may be cancelled; what is queued is written all the same
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._queue.close()
         if self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
         await self._release()
         await self._engine.dispose()
 
+    async def _changed_exposure(self, work: Work[Exposure]) -> Exposure:
+        await self._queue.flush()
+        held = await self._to_its_end(self._transact(work, writes=True, changes_snapshot=False))
+        self._remember((held.experiment_id, held.unit), held)
+        return held
+
+    def _remember(self, key: tuple[str, str], held: Exposure | None) -> None:
+        if len(self._held) >= HELD_EXPOSURES:
+            self._held.clear()
+        self._held[key] = held
+
     @abstractmethod
-    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[int]:
-        """Write the rows in one transaction; return the positions of events that are there with other content."""
+    async def _commit_batch(self, rows: Sequence[Row]) -> BatchOutcome:
+        """Write the rows in one transaction."""
 
     async def _release(self) -> None:  # noqa: B027 - most databases have nothing beside the engine to give back
         """Give back what the subclass holds beside the engine."""
 
-    def _turn(self) -> AbstractAsyncContextManager[Any]:
-        """Return what a transaction holds while it runs; nothing where connections are independent."""
-        return nullcontext()
+    @abstractmethod
+    def _turn(self, *, writes: bool) -> AbstractAsyncContextManager[Any]:
+        """Return what a transaction of this process holds while it runs, so that others wait for it in order."""
 
     @asynccontextmanager
     async def _connection(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
-        async with self._turn():
+        async with self._turn(writes=writes):
             with translated(self._url):
                 async with self._engine.connect() as connection:
                     await connection.execution_options(promptab_writes=writes)
@@ -158,9 +195,10 @@ class SqlStore(ABC):
             self._changes += writes and changes_snapshot
 
     def _due(self) -> bool:
-        return self._shown_changes != self._changes or (
-            self.shared and time.monotonic() - self._asked_at > CHECK_SECONDS
-        )
+        asked_lately = time.monotonic() - self._asked_at <= CHECK_SECONDS
+        if self._away:
+            return not asked_lately
+        return self._shown_changes != self._changes or (self.shared and not asked_lately)
 
     async def _refresh(self) -> Snapshot:
         asked_at, changes = time.monotonic(), self._changes
@@ -169,12 +207,17 @@ class SqlStore(ABC):
         except StoreError as error:
             if self._snapshot is None:
                 raise
+            if not self._away:
+                logger.warning("serving from a snapshot of %.1f s ago: %s", self.snapshot_age(), error)
+            self._away = True
             self._asked_at = time.monotonic()
-            logger.warning("serving from a snapshot that is %.1f s old: %s", self.snapshot_age(), error)
             return self._snapshot
+        if snapshot is not self._snapshot:
+            self._held.clear()
         self._snapshot = snapshot
         self._asked_at = self._confirmed_at = asked_at
         self._shown_changes = changes
+        self._away = False
         return snapshot
 
     async def _take_snapshot(self) -> Snapshot:
@@ -188,7 +231,7 @@ class SqlStore(ABC):
         """Await it so that a cancelled caller leaves at once, and the transaction still commits or rolls
         back.
         """
-        if self._closed:
+        if self._closing is not None:
             transaction.close()
             raise self._closed_error()
         task = asyncio.get_running_loop().create_task(transaction)

@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager, closing, nullcontext, suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
@@ -20,7 +20,7 @@ from sqlalchemy.pool import StaticPool
 
 from promptab.stores.driver_errors import translated
 from promptab.stores.event_batch import write_batch
-from promptab.stores.group_commit import Row
+from promptab.stores.group_commit import BatchOutcome, Row
 from promptab.stores.sql import SqlStore
 
 BUSY_SECONDS = 5.0
@@ -48,6 +48,19 @@ async def reach_file(path: str, *, url: str) -> None:
     await asyncio.to_thread(reach)
 
 
+async def use_wal(path: str) -> None:
+    """Put the file into WAL mode if it is not: a new one, or a copy made by VACUUM INTO."""
+
+    def switch() -> None:
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                # a read-only file stays as it is; of several processes that switch at once one succeeds
+                with suppress(sqlite3.OperationalError):
+                    connection.execute("PRAGMA journal_mode = WAL")
+
+    await asyncio.to_thread(switch)
+
+
 def memory_engine() -> AsyncEngine:
     return _with_begin(create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool))
 
@@ -56,13 +69,22 @@ class SqliteFileStore(SqlStore):
     def __init__(self, engine: AsyncEngine, *, path: str, url: str, store_id: str) -> None:
         super().__init__(engine, url=url, store_id=store_id)
         self._path = path
+        self._writing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptab-events")
         self._driver: sqlite3.Connection | None = None
 
-    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[int]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._commit_in_thread, rows)
+    def _turn(self, *, writes: bool) -> AbstractAsyncContextManager[Any]:
+        # SQLite lets waiting writers in by chance; in this process they come in their order, and a writer that waits
+        # holds no connection that a reader needs
+        return self._writing if writes else nullcontext()
 
-    def _commit_in_thread(self, rows: Sequence[Row]) -> frozenset[int]:
+    async def _commit_batch(self, rows: Sequence[Row]) -> BatchOutcome:
+        async with self._turn(writes=True):
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._commit_in_thread, rows
+            )
+
+    def _commit_in_thread(self, rows: Sequence[Row]) -> BatchOutcome:
         with translated(self._url):
             if self._driver is None:
                 self._driver = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -71,7 +93,7 @@ class SqliteFileStore(SqlStore):
             cursor = self._driver.cursor()
             cursor.execute("BEGIN IMMEDIATE")
             try:
-                conflicts = write_batch(cursor, rows)
+                outcome = write_batch(cursor, rows)
                 cursor.execute("COMMIT")
             except BaseException:
                 # after a full disk or an I/O error SQLite may have rolled back by itself
@@ -80,7 +102,7 @@ class SqliteFileStore(SqlStore):
                 raise
             finally:
                 cursor.close()
-        return conflicts
+        return outcome
 
     async def _release(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close_driver)
@@ -101,11 +123,11 @@ class SqliteMemoryStore(SqlStore):
         super().__init__(engine, url=url, store_id=store_id)
         self._one_at_a_time = asyncio.Lock()
 
-    def _turn(self) -> AbstractAsyncContextManager[Any]:
+    def _turn(self, *, writes: bool) -> AbstractAsyncContextManager[Any]:
         return self._one_at_a_time
 
-    async def _commit_batch(self, rows: Sequence[Row]) -> frozenset[int]:
-        def write(connection: Connection) -> frozenset[int]:
+    async def _commit_batch(self, rows: Sequence[Row]) -> BatchOutcome:
+        def write(connection: Connection) -> BatchOutcome:
             cursor = connection.connection.cursor()
             try:
                 return write_batch(cursor, rows)

@@ -151,7 +151,9 @@ async def test_two_versions_cannot_both_be_pointed_at(
 
     async def add_a_pointer(tx: Transaction) -> None:
         beside = {"prompt_type": "system", "name": "tone", "environment": "production"}
-        await tx.deployments._connection.execute(insert(pointers).values(version_id=second.version_id, **beside))
+        await tx.deployments._connection.execute(
+            insert(pointers).values(version_id=second.version_id, **beside)
+        )
 
     # past every query of ours: the database itself refuses it
     with pytest.raises(StoreError):

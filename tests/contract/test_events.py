@@ -1,16 +1,16 @@
-"""Events: durable when `record` returns, once per id, many to a transaction; and what they add up to."""
+"""Events: durable when `record` returns, once per id, many to a transaction."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from promptab import ConflictError, MetricEvent, PromptMetrics, Tokens
+from promptab import ConflictError, MetricEvent, Tokens
 from promptab.stores.base import Store, Transaction
-from promptab.stores.group_commit import Row
+from promptab.stores.group_commit import BatchOutcome, Row
 from promptab.stores.opening import open_store
 from promptab.stores.sql import SqlStore
 from tests.contract.records import NOON, a_use, an_epoch, an_event, an_experiment, an_exposure, new_id
@@ -39,11 +39,8 @@ async def events(store: Store, version_id: str = VERSION, **window: object) -> l
     return await store.read(work)
 
 
-async def metrics(store: Store, **window: object) -> PromptMetrics:
-    async def work(tx: Transaction) -> PromptMetrics:
-        return (await tx.events.metrics([VERSION], **window))[VERSION]  # type: ignore[arg-type]
-
-    return await store.read(work)
+def by_id(event: MetricEvent) -> str:
+    return event.event_id
 
 
 @pytest.mark.parametrize(
@@ -64,7 +61,7 @@ async def metrics(store: Store, **window: object) -> PromptMetrics:
     ids=["bare", "measures", "tokens", "no tokens", "named", "outcome", "far"],
 )
 async def test_record_keeps_every_field_as_it_was(store: Store, event: MetricEvent) -> None:
-    await store.record(event)
+    assert await store.record(event) == event
     assert await events(store) == [event]
 
 
@@ -81,7 +78,7 @@ async def test_many_records_at_once_share_transactions(store: Store, monkeypatch
     assert isinstance(store, SqlStore)
     commit, sizes = store._queue._commit, []
 
-    async def counted(rows: Sequence[Row]) -> frozenset[int]:
+    async def counted(rows: Sequence[Row]) -> BatchOutcome:
         sizes.append(len(rows))
         return await commit(rows)
 
@@ -102,7 +99,7 @@ async def test_one_caller_at_a_time_has_a_transaction_each(
     assert isinstance(store, SqlStore)
     commit, sizes = store._queue._commit, []
 
-    async def counted(rows: Sequence[Row]) -> frozenset[int]:
+    async def counted(rows: Sequence[Row]) -> BatchOutcome:
         sizes.append(len(rows))
         return await commit(rows)
 
@@ -161,20 +158,19 @@ async def test_the_same_id_with_other_content_is_a_conflict_and_the_first_stays(
 
 
 async def test_of_two_contents_under_one_id_at_the_same_time_the_first_is_kept(store: Store) -> None:
-    first = an_event(VERSION, success=True)
-    others = [first.model_copy(update={"success": False}), first, first.model_copy(update={"cost": 1.0})]
-    results = await asyncio.gather(
-        *map(store.record, [first, *others, an_event(VERSION)]), return_exceptions=True
-    )
-    assert [type(result) for result in results] == [
-        type(None),
-        ConflictError,
-        type(None),
-        ConflictError,
-        type(None),
+    first, beside = an_event(VERSION, success=True), an_event(VERSION)
+    told = [
+        first,
+        first.model_copy(update={"success": False}),
+        first,
+        first.model_copy(update={"cost": 1.0}),
+        beside,
     ]
-    assert len(await events(store)) == 2
-    assert first in await events(store)
+    results = await asyncio.gather(*map(store.record, told), return_exceptions=True)
+    refused = [position for position, result in enumerate(results) if isinstance(result, ConflictError)]
+    assert refused == [1, 3]
+    assert [results[0], results[2], results[4]] == [first, first, beside]
+    assert sorted(await events(store), key=by_id) == sorted([first, beside], key=by_id)
 
 
 async def test_a_conflict_disturbs_none_of_the_events_beside_it(store: Store) -> None:
@@ -194,9 +190,9 @@ async def test_an_event_of_another_variant_than_the_exposures_is_kept_and_flagge
     right = a_use(EXPERIMENT, "u1", "a", version_id=VERSION)
     wrong = a_use(EXPERIMENT, "u1", "b", version_id=VERSION)
     without = a_use(EXPERIMENT, "u1", None, version_id=VERSION)
-    await asyncio.gather(*map(begun.record, [right, wrong, without]))
-    flags = {event.event_id: event.flagged for event in await events(begun)}
-    assert flags == {right.event_id: False, wrong.event_id: True, without.event_id: False}
+    told = await asyncio.gather(*map(begun.record, [right, wrong, without]))
+    assert [event.flagged for event in told] == [False, True, False]
+    assert sorted(await events(begun), key=by_id) == sorted(told, key=by_id)
 
 
 async def test_of_two_variants_reported_at_the_same_time_the_first_makes_the_exposure(begun: Store) -> None:
@@ -217,11 +213,23 @@ async def test_of_two_variants_reported_at_the_same_time_the_first_makes_the_exp
     }
 
 
+async def test_an_event_that_conflicts_leaves_no_exposure_behind(begun: Store) -> None:
+    taken = an_event(VERSION, success=True)
+    await begun.record(taken)
+    with pytest.raises(ConflictError):
+        await begun.record(a_use(EXPERIMENT, "u1", "a", version_id=VERSION, event_id=taken.event_id))
+
+    async def work(tx: Transaction) -> dict[str, int]:
+        return await tx.exposures.counts(EXPERIMENT.experiment_id)
+
+    assert await begun.read(work) == {}
+
+
 async def test_a_flagged_event_told_again_is_still_one_event(begun: Store) -> None:
     await begun.keep(an_exposure(EXPERIMENT, "u1", variant="a"))
     wrong = a_use(EXPERIMENT, "u1", "b", version_id=VERSION)
-    await begun.record(wrong)
-    await begun.record(wrong)
+    assert (await begun.record(wrong)).flagged
+    assert (await begun.record(wrong)).flagged
     assert [event.flagged for event in await events(begun)] == [True]
 
 
@@ -242,119 +250,6 @@ async def test_listing_takes_a_window_with_its_start_and_without_its_end(store: 
     assert await events(store, start_time=end) == [told[3]]
     assert await events(store, end_time=start) == [told[0]]
     assert await events(store, start_time=end, end_time=start) == []
-
-
-async def test_metrics_of_no_events_are_zeros(store: Store) -> None:
-    assert await metrics(store) == PromptMetrics(version_id=VERSION)
-
-
-async def test_metrics_are_over_the_events_that_carried_the_measure(store: Store) -> None:
-    told = [
-        an_event(
-            VERSION, success=True, response_time=1.0, tokens=Tokens(input=3, output=4, total=7), cost=0.5
-        ),
-        an_event(VERSION, success=False, response_time=3.0, user_rating=4.0, metrics={"m": 1.0}),
-        an_event(VERSION, tokens=Tokens(total=3), metrics={"m": 2.0, "n": -1.0}),
-        an_event(VERSION, kind="outcome", success=True, timestamp=NOON + timedelta(hours=1)),
-        an_event(OTHER, success=False, response_time=99.0, metrics={"m": 99.0}),
-        an_event(None, success=False),
-    ]
-    await asyncio.gather(*map(store.record, told))
-    assert await metrics(store) == PromptMetrics(
-        version_id=VERSION,
-        total_events=3,
-        success_count=2,
-        error_count=1,
-        success_rate=2 / 3,
-        avg_response_time=2.0,
-        response_time_count=2,
-        avg_rating=4.0,
-        rating_count=1,
-        avg_tokens=5.0,
-        tokens_count=2,
-        total_tokens=10,
-        input_tokens=3,
-        output_tokens=4,
-        avg_cost=0.5,
-        cost_count=1,
-        total_cost=0.5,
-        metrics={"m": 1.5, "n": -1.0},
-        first_event_at=NOON,
-        last_event_at=NOON + timedelta(hours=1),
-    )
-    assert (await metrics(store, start_time=NOON + timedelta(minutes=1))).success_count == 1
-
-
-async def test_pooled_metrics_add_up_the_versions_named(store: Store) -> None:
-    third = new_id()
-    for version_id, success in ((VERSION, True), (VERSION, True), (OTHER, False), (third, False)):
-        await store.record(an_event(version_id, success=success, metrics={"m": float(success)}))
-
-    async def work(tx: Transaction) -> tuple[PromptMetrics, PromptMetrics, list[str]]:
-        pooled = await tx.events.pooled_metrics([VERSION, OTHER])
-        return pooled, await tx.events.pooled_metrics([]), await tx.events.version_ids()
-
-    pooled, empty, version_ids = await store.read(work)
-    assert (pooled.total_events, pooled.success_count, pooled.metrics) == (3, 2, {"m": 2 / 3})
-    assert empty == PromptMetrics(version_id="")
-    assert version_ids == sorted([VERSION, OTHER, third])
-
-
-async def test_over_time_cuts_at_whole_stretches_since_1970(store: Store) -> None:
-    for minute in (-61, -60, -1, 0, 59, 60, 60 * 24 * 365):
-        await store.record(
-            an_event(
-                VERSION,
-                success=minute >= 0,
-                timestamp=NOON + timedelta(minutes=minute),
-                metrics={"m": minute},
-            )
-        )
-
-    async def work(tx: Transaction) -> list[tuple[float, int, float]]:
-        buckets = await tx.events.over_time(VERSION, seconds=3600, start_time=None, end_time=None)
-        return [
-            (
-                (bucket.start - NOON).total_seconds() / 3600,
-                bucket.metrics.total_events,
-                bucket.metrics.metrics["m"],
-            )
-            for bucket in buckets
-        ]
-
-    assert await store.read(work) == [
-        (-2.0, 1, -61.0),
-        (-1.0, 2, -30.5),
-        (0.0, 2, 29.5),
-        (1.0, 1, 60.0),
-        (24.0 * 365, 1, 525_600.0),
-    ]
-
-
-async def test_over_time_cuts_the_years_before_1970_as_well(store: Store) -> None:
-    new_year = datetime(1970, 1, 1, tzinfo=UTC)
-    for minute in (-61, -60, -1, 0):
-        await store.record(an_event(VERSION, timestamp=new_year + timedelta(minutes=minute)))
-
-    async def work(tx: Transaction) -> list[tuple[timedelta, int]]:
-        buckets = await tx.events.over_time(VERSION, seconds=3600, start_time=None, end_time=None)
-        return [(bucket.start - new_year, bucket.metrics.total_events) for bucket in buckets]
-
-    assert await store.read(work) == [(timedelta(hours=hour), count) for hour, count in ((-2, 1), (-1, 2), (0, 1))]
-
-
-async def test_over_time_keeps_to_its_window(store: Store) -> None:
-    for minute in range(0, 240, 30):
-        await store.record(
-            an_event(VERSION, timestamp=NOON + timedelta(minutes=minute), metrics={"m": minute})
-        )
-
-    async def work(tx: Transaction) -> list[tuple[int, float]]:
-        start, end = NOON + timedelta(minutes=30), NOON + timedelta(minutes=150)
-        buckets = await tx.events.over_time(VERSION, seconds=3600, start_time=start, end_time=end)
-        return [(bucket.metrics.total_events, bucket.metrics.metrics["m"]) for bucket in buckets]
-
-    assert await store.read(work) == [(1, 30.0), (2, 75.0), (1, 120.0)]
 
 
 async def test_delete_removes_the_events_of_the_versions_named_or_all(store: Store) -> None:

@@ -39,7 +39,8 @@ FULL = an_experiment(
     control="same version",
     traffic_split={"1.0.0": 0.1, "same version": 0.9, "config only": 0.0},
     traffic=0.25,
-    peak_traffic=0.5,
+    traffic_history=((NOON, 0.5), (NOON + timedelta(hours=1), 0.25)),
+    has_reported=True,
     unit="features",
     sticky=False,
     where="plan == 'premium'",
@@ -138,6 +139,57 @@ async def test_an_epoch_number_is_given_once(store: Store) -> None:
         return await tx.experiments.epochs_of(experiment.experiment_id)
 
     assert await store.read(look) == []
+
+
+async def test_epochs_by_experiment_gives_each_its_own_in_their_order(store: Store) -> None:
+    one, other, none = an_experiment(), an_experiment(), an_experiment()
+    await put(store, one, other, none)
+    epochs = [an_epoch(one, 2), an_epoch(other, 1), an_epoch(one, 1)]
+
+    async def work(tx: Transaction) -> dict[str, list[Epoch]]:
+        for epoch in epochs:
+            await tx.experiments.add_epoch(epoch)
+        return await tx.experiments.epochs_by_experiment([one.experiment_id, none.experiment_id])
+
+    assert await store.write(work) == {one.experiment_id: [epochs[2], epochs[0]]}
+
+
+async def test_drop_epochs_after_removes_those_that_have_not_begun(store: Store) -> None:
+    one, other = an_experiment(), an_experiment()
+    await put(store, one, other)
+
+    async def work(tx: Transaction) -> tuple[list[int], list[int]]:
+        for number in (1, 2, 3):
+            for experiment in (one, other):
+                starts_at = NOON + timedelta(seconds=number)
+                await tx.experiments.add_epoch(an_epoch(experiment, number, starts_at=starts_at))
+        await tx.experiments.drop_epochs_after(one.experiment_id, NOON + timedelta(seconds=2))
+        return (
+            [epoch.number for epoch in await tx.experiments.epochs_of(one.experiment_id)],
+            [epoch.number for epoch in await tx.experiments.epochs_of(other.experiment_id)],
+        )
+
+    assert await store.write(work) == ([1, 2], [1, 2, 3])
+
+
+async def test_live_returns_the_running_and_paused_experiments(store: Store) -> None:
+    by_status = {status: an_experiment(status=status) for status in ExperimentStatus}
+    await put(store, *by_status.values())
+
+    async def work(tx: Transaction) -> list[PromptExperiment]:
+        return await tx.experiments.live()
+
+    found = {experiment.status for experiment in await store.read(work)}
+    assert found == {ExperimentStatus.RUNNING, ExperimentStatus.PAUSED}
+
+
+async def test_aliases_since_returns_those_told_from_then_on(store: Store) -> None:
+    async def work(tx: Transaction) -> dict[str, str]:
+        for second in (1, 2, 3):
+            await tx.experiments.add_alias(f"session:{second}", "ada", NOON + timedelta(seconds=second))
+        return await tx.experiments.aliases_since(NOON + timedelta(seconds=2))
+
+    assert await store.write(work) == {"session:2": "ada", "session:3": "ada"}
 
 
 async def test_delete_takes_epochs_and_exposures_along_and_leaves_events(store: Store) -> None:

@@ -187,42 +187,105 @@ async def test_counts_are_of_units_and_analysed_counts_leave_out_those_shown_by_
     assert await begun.write(work) == ({"a": 2, "b": 2}, {"a": 2, "b": 1}, {})
 
 
-async def test_of_unit_returns_the_units_exposures_to_every_experiment(begun: Store) -> None:
-    second = an_experiment("second")
+async def test_of_unit_returns_the_units_exposures_to_the_experiments_named(begun: Store) -> None:
+    second, third = an_experiment("second"), an_experiment("third")
 
     async def add(tx: Transaction) -> None:
         await tx.experiments.insert(second)
+        await tx.experiments.insert(third)
 
     await begun.write(add)
-    late = await begun.keep(an_exposure(EXPERIMENT, "u1", at=NOON + timedelta(seconds=1)))
-    early = await begun.keep(an_exposure(second, "u1"))
+    mine = [await begun.keep(an_exposure(experiment, "u1")) for experiment in (EXPERIMENT, second)]
     await begun.keep(an_exposure(second, "u2"))
+    await begun.keep(an_exposure(third, "u1"))
 
-    async def work(tx: Transaction) -> list[Exposure]:
-        return await tx.exposures.of_unit("u1")
+    async def work(tx: Transaction) -> tuple[list[Exposure], list[Exposure]]:
+        ids = [EXPERIMENT.experiment_id, second.experiment_id, "nobody"]
+        return await tx.exposures.of_unit("u1", ids), await tx.exposures.of_unit("u1", [])
 
-    assert await begun.read(work) == [early, late]
+    found, none = await begun.read(work)
+    assert sorted(found, key=lambda e: e.experiment_id) == sorted(mine, key=lambda e: e.experiment_id)
+    assert none == []
 
 
-async def test_with_source_returns_the_exposures_of_that_source(begun: Store) -> None:
+async def test_brought_returns_the_exposures_that_came_with_an_alias(begun: Store) -> None:
     await begun.keep(an_exposure(EXPERIMENT, "u1"))
     told = await begun.keep(an_exposure(EXPERIMENT, "u2", source="alias"))
 
-    async def work(tx: Transaction) -> list[Exposure]:
-        return await tx.exposures.with_source("alias")
+    async def work(tx: Transaction) -> tuple[list[Exposure], list[Exposure]]:
+        return await tx.exposures.brought([EXPERIMENT.experiment_id]), await tx.exposures.brought(["nobody"])
 
-    assert await begun.read(work) == [told]
+    assert await begun.read(work) == ([told], [])
 
 
-async def test_leave_out_takes_one_unit_out_of_the_analysis_and_keeps_its_exposure(begun: Store) -> None:
-    for unit in ("u1", "u2"):
+async def test_leave_out_takes_a_unit_or_all_out_of_the_analysis_and_keeps_the_exposures(
+    begun: Store,
+) -> None:
+    for unit in ("u1", "u2", "u3"):
         await begun.keep(an_exposure(EXPERIMENT, unit))
 
-    async def work(tx: Transaction) -> tuple[dict[str, int], dict[str, int]]:
-        await tx.exposures.leave_out(EXPERIMENT.experiment_id, "u1")
+    async def leave_out(tx: Transaction, unit: str | None) -> tuple[dict[str, int], dict[str, int]]:
+        await tx.exposures.leave_out(EXPERIMENT.experiment_id, unit)
         return (
             await tx.exposures.counts(EXPERIMENT.experiment_id),
             await tx.exposures.analysed_counts(EXPERIMENT.experiment_id),
         )
 
-    assert await begun.write(work) == ({"a": 2}, {"a": 1})
+    assert await begun.write(lambda tx: leave_out(tx, "u1")) == ({"a": 3}, {"a": 2})
+    assert await begun.write(lambda tx: leave_out(tx, None)) == ({"a": 3}, {})
+
+
+async def test_held_returns_the_units_exposure_also_while_it_is_queued(begun: Store) -> None:
+    assert await begun.held(EXPERIMENT.experiment_id, "u1") is None
+    kept = await begun.keep(an_exposure(EXPERIMENT, "u1"))
+    assert await begun.held(EXPERIMENT.experiment_id, "u1") == kept
+    assert await begun.held("nobody", "u1") is None
+
+
+async def test_held_does_not_say_nothing_for_ever(lasting_url: str) -> None:
+    """That a unit has no exposure may change at any moment, and by anybody."""
+    one, other = await open_store(lasting_url), await open_store(lasting_url)
+    await begin(one)
+    await one.snapshot()
+    assert await one.held(EXPERIMENT.experiment_id, "u1") is None
+    kept = await other.keep(an_exposure(EXPERIMENT, "u1"))
+    assert await one.keep(an_exposure(EXPERIMENT, "u1", variant="b")) == kept
+    assert await one.held(EXPERIMENT.experiment_id, "u1") == kept
+    await one.close()
+    await other.close()
+
+
+async def test_serve_instead_changes_what_is_served_and_not_the_first_exposure(begun: Store) -> None:
+    held = await begun.keep(an_exposure(EXPERIMENT, "u1", variant="a"))
+    after = await begun.serve_instead(held, "b")
+    assert after == held.model_copy(update={"served": "b"})
+    assert (after.variant, after.current) == ("a", "b")
+    assert await begun.held(EXPERIMENT.experiment_id, "u1") == after
+    assert await exposures(begun) == [after]
+    back = await begun.serve_instead(after, "a")
+    assert back.current == "a"
+
+
+async def test_serve_instead_keeps_what_a_faster_writer_set(begun: Store) -> None:
+    held = await begun.keep(an_exposure(EXPERIMENT, "u1", variant="a"))
+    answers = await asyncio.gather(*(begun.serve_instead(held, variant) for variant in ("b", "c", "d")))
+    assert {answer.current for answer in answers} == {answers[0].current}
+    assert (await exposures(begun))[0].current == answers[0].current
+
+
+async def test_serve_instead_of_one_unit_leaves_the_others(begun: Store) -> None:
+    held = await begun.keep(an_exposure(EXPERIMENT, "u1"))
+    other = await begun.keep(an_exposure(EXPERIMENT, "u2"))
+    await begun.serve_instead(held, "b")
+    assert (await exposures(begun))[1] == other
+
+
+async def test_listing_leaves_out_sessions_that_became_users(begun: Store) -> None:
+    for unit in ("session:s", "session:t", "ada"):
+        await begun.keep(an_exposure(EXPERIMENT, unit))
+
+    async def alias(tx: Transaction) -> None:
+        await tx.experiments.add_alias("session:s", "ada", NOON)
+
+    await begun.write(alias)
+    assert [exposure.unit for exposure in await exposures(begun)] == ["ada", "session:t"]

@@ -7,10 +7,12 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import Executable, delete, update
 
 from promptab import ExperimentStatus, VersionStatus
 from promptab.models import PromptType
 from promptab.snapshot import Snapshot
+from promptab.stores import schema
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store
 from tests.contract.records import a_move, a_version, an_epoch, an_event, an_experiment, an_exposure, new_id
@@ -211,3 +213,37 @@ async def test_snapshot_of_many_prompts_holds_each(store: Store) -> None:
     snapshot = await store.snapshot()
     assert {name for _, name in snapshot.latest} == set(names)
     assert len(snapshot.live) == len(names)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        update(schema.versions).values(content={"template": 7}).where(schema.versions.c.name == "damaged"),
+        update(schema.versions).values(prompt_type="nonsense").where(schema.versions.c.name == "damaged"),
+        update(schema.experiments).values(definition={}).where(schema.experiments.c.name == "damaged"),
+        update(schema.epochs).values(segments=[["zz", "a"]]).where(schema.epochs.c.number == 7),
+        delete(schema.epochs).where(schema.epochs.c.number == 7),
+    ],
+    ids=["version", "type", "experiment", "map", "no map"],
+)
+async def test_a_row_that_was_damaged_past_the_checks_takes_nothing_else_out_of_service(
+    store: Store, caplog: pytest.LogCaptureFixture, damage: Executable
+) -> None:
+    sound, damaged = an_experiment("sound"), an_experiment("damaged")
+
+    async def work(tx: Transaction) -> None:
+        for version in (LIVE, NEXT, a_version("damaged")):
+            await tx.versions.insert(version)
+            await tx.deployments.point(PromptType.SYSTEM, version.name, "production", version.version_id)
+        await tx.experiments.insert(sound)
+        await tx.experiments.insert(damaged)
+        await tx.experiments.add_epoch(an_epoch(sound, 1))
+        await tx.experiments.add_epoch(an_epoch(damaged, 7))
+        await tx.versions._connection.execute(damage)
+
+    await store.write(work)
+    snapshot = await store.snapshot()
+    assert snapshot.latest_active(PromptType.SYSTEM, "tone") is not None
+    assert snapshot.deployed(PromptType.SYSTEM, "tone", "production") is not None
+    assert "sound" in [live.experiment.name for live in snapshot.experiments]
+    assert "left out" in caplog.text

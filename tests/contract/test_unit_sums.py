@@ -154,10 +154,13 @@ def sums_of(events: list[MetricEvent], exposures: list[Exposure], aliases: Mappi
     met = {exposure.unit: exposure for exposure in exposures}
     totals: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for event in events:
-        if event.flagged or event.user_id is None:
+        if event.user_id is None:
             continue
         unit = aliases.get(event.user_id, event.user_id)
-        if unit in met and met[unit].source in ANALYSED and unit not in aliases:
+        if unit in aliases or unit not in met or met[unit].source not in ANALYSED:
+            continue
+        # an event of another variant than its unit's is of neither: flagged ones, and a session's of before
+        if event.variant in {None, met[unit].variant}:
             for metric, value in measures_of(event).items():
                 totals[metric][unit].append(value)
     sums: MetricSums = {}
@@ -208,3 +211,30 @@ async def test_unit_sums_keep_their_digits_far_from_zero(store: Store) -> None:
     sums = (await store.read(work))["big"]["a"][1]
     assert sums.center == pytest.approx(1e9 + 0.5, rel=1e-15)
     assert sums.rr == pytest.approx(25.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("without", "left"), [([], 3), (["u1", "u3", "nobody"], 1), (["*"], 0), (["u1", "*"], 0)]
+)
+async def test_unit_sums_leave_out_the_units_that_are_shown_a_variant_by_hand(
+    store: Store, without: list[str], left: int
+) -> None:
+    experiment = an_experiment()
+
+    async def begin(tx: Transaction) -> None:
+        await tx.experiments.insert(experiment)
+        await tx.experiments.add_epoch(an_epoch(experiment))
+
+    await store.write(begin)
+    for unit in ("u1", "u2", "u3"):
+        await store.record(a_use(experiment, unit, success=True))
+
+    async def work(tx: Transaction) -> tuple[MetricSums, dict[str, int]]:
+        return (
+            await tx.events.unit_sums(experiment.experiment_id, without=without),
+            await tx.exposures.analysed_counts(experiment.experiment_id, without=without),
+        )
+
+    sums, counts = await store.read(work)
+    assert [by_epoch[1].units for by in sums.values() for by_epoch in by.values()] == [left] * (left > 0)
+    assert counts == ({"a": left} if left else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -70,14 +70,27 @@ class EventQueries:
         end_time: datetime | None = None,
     ) -> dict[str, PromptMetrics]:
         """Return what each version's events add up to; a version without events has zeros."""
+        wanted = list(version_ids)
+        conditions = [events.c.version_id.in_(wanted), *_between(start_time, end_time)]
+        rows = (
+            await self._connection.execute(
+                _totals_query()
+                .add_columns(events.c.version_id)
+                .where(*conditions)
+                .group_by(events.c.version_id)
+            )
+        ).all()
+        named = await self._named_means(events.c.version_id, *conditions)
+        found = {row.version_id: _metrics(row.version_id, row, named.get(row.version_id, {})) for row in rows}
         return {
-            version_id: await self._metrics_of(version_id, *_within(version_id, start_time, end_time))
-            for version_id in version_ids
+            version_id: found.get(version_id) or PromptMetrics(version_id=version_id) for version_id in wanted
         }
 
     async def pooled_metrics(self, version_ids: Sequence[str]) -> PromptMetrics:
         """Return what the events of all these versions add up to; its `version_id` is empty."""
-        return await self._metrics_of("", events.c.version_id.in_(version_ids))
+        among = events.c.version_id.in_(version_ids)
+        row = (await self._connection.execute(_totals_query().where(among))).one()
+        return _metrics("", row, (await self._named_means(literal(value=""), among)).get("", {}))
 
     async def version_ids(self) -> list[str]:
         """Return the versions that have events, in the order of their ids."""
@@ -98,21 +111,20 @@ class EventQueries:
                 _totals_query().add_columns(start).where(*within).group_by(start).order_by(start)
             )
         ).all()
-        buckets = []
-        for row in rows:
-            inside = (events.c.at >= instant(row.start), events.c.at < instant(row.start + width))
-            named = await self._named_means(*within, *inside)
-            buckets.append(Bucket(instant(row.start), _metrics(version_id, row, named)))
-        return buckets
+        named = await self._named_means(start, *within)
+        return [
+            Bucket(instant(row.start), _metrics(version_id, row, named.get(row.start, {}))) for row in rows
+        ]
 
-    async def unit_sums(self, experiment_id: str) -> MetricSums:
+    async def unit_sums(self, experiment_id: str, *, without: Collection[str] = ()) -> MetricSums:
         """Return the sums over units of every metric that an experiment's events carry.
 
-        A unit belongs to the variant and epoch of its first exposure, with all its events. Left out: flagged
-        events, units shown a variant by hand, and events without a unit. The second moments are about the
-        metric's mean over the whole experiment, which is the `center` of every sum.
+        A unit belongs to the variant and epoch of its first exposure, with all its events. Left out: events of
+        another variant, units shown a variant by hand (those of `without` too, `*` being all), and events
+        without a unit. The second moments are about the metric's mean over the whole experiment, which is the
+        `center` of every sum.
         """
-        totals = self._unit_totals(experiment_id)
+        totals = self._unit_totals(experiment_id, without)
         centers = (
             select(totals.c.metric, (func.sum(totals.c.s) / func.sum(totals.c.n)).label("center"))
             .group_by(totals.c.metric)
@@ -160,7 +172,7 @@ class EventQueries:
     async def count(self) -> int:
         return int((await self._connection.execute(select(func.count()).select_from(events))).scalar_one())
 
-    def _unit_totals(self, experiment_id: str) -> CTE:
+    def _unit_totals(self, experiment_id: str, without: Collection[str]) -> CTE:
         """Per metric and unit: n events that carried the metric, and their total s."""
         unit = func.coalesce(aliases.c.unit, events.c.unit)
         joined = events.outerjoin(aliases, aliases.c.alias == events.c.unit).join(
@@ -171,7 +183,7 @@ class EventQueries:
             events.c.experiment_id == experiment_id,
             # not of another variant than the unit's: flagged ones, and those of a session that became a user of another
             or_(events.c.variant.is_(None), events.c.variant == exposures.c.variant),
-            *analysed(),
+            *analysed(without),
         )
         key = (exposures.c.variant, exposures.c.epoch, exposures.c.unit)
         measured = {name: _as_number(name) for name in _MEASURES}
@@ -211,20 +223,22 @@ class EventQueries:
         )
         return union_all(*parts).cte("metric_totals")
 
-    async def _metrics_of(self, version_id: str, *conditions: ColumnElement[bool]) -> PromptMetrics:
-        row = (await self._connection.execute(_totals_query().where(*conditions))).one()
-        return _metrics(version_id, row, await self._named_means(*conditions))
-
-    async def _named_means(self, *conditions: ColumnElement[bool]) -> dict[str, float]:
+    async def _named_means(
+        self, group: ColumnElement[Any], *conditions: ColumnElement[bool]
+    ) -> dict[Any, dict[str, float]]:
+        """Return the mean of each named metric, by the group that its events are in."""
         each = self._each_metric()
         query = (
-            select(each.c.key, func.avg(cast(each.c.value, Float)))
+            select(group.label("grouped"), each.c.key, func.avg(cast(each.c.value, Float)).label("mean"))
             .select_from(events.join(each, literal(value=True)))
             .where(*conditions, events.c.metrics.is_not(None))
-            .group_by(each.c.key)
+            .group_by(group, each.c.key)
             .order_by(each.c.key)
         )
-        return {key: float(mean) for key, mean in (await self._connection.execute(query)).all()}
+        means: dict[Any, dict[str, float]] = {}
+        for row in (await self._connection.execute(query)).all():
+            means.setdefault(row.grouped, {})[row.key] = float(row.mean)
+        return means
 
     def _each_metric(self) -> Any:
         """Return the rows (key, value) of an event's named metrics: the one thing that databases spell
@@ -247,7 +261,11 @@ def _as_number(measure: str) -> ColumnElement[Any]:
 def _within(
     version_id: str, start_time: datetime | None, end_time: datetime | None
 ) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [events.c.version_id == version_id]
+    return [events.c.version_id == version_id, *_between(start_time, end_time)]
+
+
+def _between(start_time: datetime | None, end_time: datetime | None) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
     if start_time is not None:
         conditions.append(events.c.at >= start_time)
     if end_time is not None:

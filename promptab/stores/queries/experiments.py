@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.models import Epoch, ExperimentStatus, PromptExperiment, PromptType
+from promptab.stores.queries.readable import readable
 from promptab.stores.schema import aliases, epochs, experiments, exposures, holdouts
 
 _COLUMNS = {
@@ -21,6 +24,9 @@ _COLUMNS = {
     "started_at",
     "ended_at",
 }
+
+
+LIVE_STATUSES = frozenset({ExperimentStatus.RUNNING, ExperimentStatus.PAUSED})
 
 
 class Holdout(NamedTuple):
@@ -68,6 +74,11 @@ class ExperimentQueries:
             query = query.where(experiments.c.prompt_type == prompt_type.value)
         return [_record(row) for row in (await self._connection.execute(query)).all()]
 
+    async def live(self) -> list[PromptExperiment]:
+        """Return the running and paused experiments that can be read."""
+        query = select(experiments).where(experiments.c.status.in_(sorted(LIVE_STATUSES)))
+        return readable((await self._connection.execute(query)).all(), _record, "experiment")
+
     async def delete(self, experiment_id: str) -> bool:
         """Remove the experiment with its epochs and exposures; its events stay."""
         for table in (exposures, epochs):
@@ -79,6 +90,20 @@ class ExperimentQueries:
 
     async def add_epoch(self, epoch: Epoch) -> None:
         await self._connection.execute(insert(epochs).values(**epoch.model_dump(mode="python")))
+
+    async def drop_epochs_after(self, experiment_id: str, time: datetime) -> None:
+        """Remove the epochs that have not begun by then: a later change of weights takes their place."""
+        await self._connection.execute(
+            delete(epochs).where(epochs.c.experiment_id == experiment_id, epochs.c.starts_at > time)
+        )
+
+    async def epochs_by_experiment(self, experiment_ids: Sequence[str]) -> dict[str, list[Epoch]]:
+        """Return each experiment's epochs in their order."""
+        query = select(epochs).where(epochs.c.experiment_id.in_(experiment_ids)).order_by(epochs.c.number)
+        found: dict[str, list[Epoch]] = {}
+        for row in (await self._connection.execute(query)).all():
+            found.setdefault(row.experiment_id, []).append(Epoch(**row._mapping))  # noqa: SLF001 - as below
+        return found
 
     async def epochs_of(self, experiment_id: str) -> list[Epoch]:
         query = select(epochs).where(epochs.c.experiment_id == experiment_id).order_by(epochs.c.number)
@@ -92,7 +117,12 @@ class ExperimentQueries:
         rows = (await self._connection.execute(select(holdouts))).all()
         return {row.name: Holdout(row.name, row.salt, row.share) for row in rows}
 
-    async def add_alias(self, alias: str, unit: str, at: Any) -> None:
+    async def aliases_since(self, time: datetime) -> dict[str, str]:
+        """Return session -> user for the sessions that turned out to be users from then on."""
+        query = select(aliases.c.alias, aliases.c.unit).where(aliases.c.at >= time)
+        return {row.alias: row.unit for row in (await self._connection.execute(query)).all()}
+
+    async def add_alias(self, alias: str, unit: str, at: datetime) -> None:
         """Remember that a session turned out to be a unit; the first one told holds."""
         await self._connection.execute(insert(aliases).values(alias=alias, unit=unit, at=at))
 

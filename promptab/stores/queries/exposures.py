@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, false, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.models import Exposure
+from promptab.models import EVERY_UNIT, Exposure
 from promptab.stores.schema import aliases, exposures
 
 ANALYSED_SOURCES = ("assigned", "reported", "alias")
@@ -39,9 +40,20 @@ class ExposureQueries:
         row = (await self._connection.execute(query)).one_or_none()
         return None if row is None else _record(row)
 
-    async def of_unit(self, unit: str) -> list[Exposure]:
-        """Return the unit's exposures to every experiment, in the order of time."""
-        query = select(exposures).where(exposures.c.unit == unit).order_by(exposures.c.at)
+    async def serve_instead(self, held: Exposure, variant: str) -> Exposure:
+        """Set the variant that the unit is served from now on, unless it is another than `held` says by now."""
+        key = (exposures.c.experiment_id == held.experiment_id, exposures.c.unit == held.unit)
+        current = func.coalesce(exposures.c.served, exposures.c.variant)
+        await self._connection.execute(
+            update(exposures).where(*key, current == held.current).values(served=variant)
+        )
+        return await self.get(held.experiment_id, held.unit) or held
+
+    async def of_unit(self, unit: str, experiment_ids: Sequence[str]) -> list[Exposure]:
+        """Return the unit's exposures to these experiments."""
+        query = select(exposures).where(
+            exposures.c.experiment_id.in_(experiment_ids), exposures.c.unit == unit
+        )
         return [_record(row) for row in (await self._connection.execute(query)).all()]
 
     async def listing(self, experiment_id: str, *, limit: int | None = None) -> list[Exposure]:
@@ -54,8 +66,11 @@ class ExposureQueries:
         )
         return [_record(row) for row in (await self._connection.execute(query)).all()]
 
-    async def with_source(self, source: str) -> list[Exposure]:
-        query = select(exposures).where(exposures.c.source == source)
+    async def brought(self, experiment_ids: Sequence[str]) -> list[Exposure]:
+        """Return the exposures that users brought with them from anonymous sessions."""
+        query = select(exposures).where(
+            exposures.c.experiment_id.in_(experiment_ids), exposures.c.source == "alias"
+        )
         return [_record(row) for row in (await self._connection.execute(query)).all()]
 
     async def counts(self, experiment_id: str) -> dict[str, int]:
@@ -65,17 +80,14 @@ class ExposureQueries:
         """
         return await self._counts(exposures.c.experiment_id == experiment_id, _nobody_else())
 
-    async def analysed_counts(self, experiment_id: str) -> dict[str, int]:
+    async def analysed_counts(self, experiment_id: str, *, without: Collection[str] = ()) -> dict[str, int]:
         """Return how many units count in an analysis, per variant."""
-        return await self._counts(exposures.c.experiment_id == experiment_id, *analysed())
+        return await self._counts(exposures.c.experiment_id == experiment_id, *analysed(without))
 
-    async def leave_out(self, experiment_id: str, unit: str) -> None:
-        """Leave a unit that was exposed before out of every analysis from now on."""
-        await self._connection.execute(
-            update(exposures)
-            .where(exposures.c.experiment_id == experiment_id, exposures.c.unit == unit)
-            .values(source="override")
-        )
+    async def leave_out(self, experiment_id: str, unit: str | None) -> None:
+        """Leave a unit (None: all) that was exposed before out of every analysis from now on."""
+        query = update(exposures).where(exposures.c.experiment_id == experiment_id).values(source="override")
+        await self._connection.execute(query if unit is None else query.where(exposures.c.unit == unit))
 
     async def _counts(self, *conditions: ColumnElement[bool]) -> dict[str, int]:
         query = (
@@ -86,9 +98,15 @@ class ExposureQueries:
         return {row.variant: row.units for row in (await self._connection.execute(query)).all()}
 
 
-def analysed() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Return the conditions under which an exposure counts in an analysis."""
-    return (exposures.c.source.in_(ANALYSED_SOURCES), _nobody_else())
+def analysed(without: Collection[str] = ()) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions under which an exposure counts in an analysis; `without` names units, `*` all."""
+    if EVERY_UNIT in without:
+        return (false(),)
+    return (
+        exposures.c.source.in_(ANALYSED_SOURCES),
+        exposures.c.unit.not_in(sorted(without)),
+        _nobody_else(),
+    )
 
 
 def _nobody_else() -> ColumnElement[bool]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy import Row, Select, and_, delete, func, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.errors import ConflictError
 from promptab.models import PromptType, PromptVersion, VersionStatus
 from promptab.semver import sort_key
+from promptab.stores.queries.readable import readable
 from promptab.stores.schema import pointers, tags, versions
+
+K = TypeVar("K")
 
 _CONTENT = ("template", "messages", "includes", "defaults", "validation", "config")
 
@@ -52,12 +55,11 @@ class VersionQueries:
         return await self._one(_SELECT.where(versions.c.version_id == version_id))
 
     async def by_ids(self, version_ids: Iterable[str]) -> dict[str, PromptVersion]:
-        """Return those that exist, by id."""
+        """Return those that exist and can be read, by id."""
         found: dict[str, PromptVersion] = {}
         for some in _chunks(sorted(set(version_ids))):
-            found.update(
-                {v.version_id: v for v in await self._many(_SELECT.where(versions.c.version_id.in_(some)))}
-            )
+            query = _SELECT.where(versions.c.version_id.in_(some))
+            found.update({version.version_id: version for version in await self._many(query, lenient=True)})
         return found
 
     async def with_includes(self, version: PromptVersion) -> dict[str, PromptVersion]:
@@ -74,8 +76,13 @@ class VersionQueries:
         return await self._one(_of(prompt_type, name).where(versions.c.version == version))
 
     async def by_numbers(self, wanted: Iterable[tuple[PromptType, str, str]]) -> list[PromptVersion]:
-        """Return those that exist of (prompt_type, name, version)."""
-        return [found for key in sorted(set(wanted)) if (found := await self.by_number(*key)) is not None]
+        """Return those that exist, and can be read, of (prompt_type, name, version)."""
+        keys = [(kind.value, name, version) for kind, name, version in sorted(set(wanted))]
+        found: list[PromptVersion] = []
+        for some in _chunks(keys, size=200):
+            number = tuple_(versions.c.prompt_type, versions.c.name, versions.c.version)
+            found += await self._many(_SELECT.where(number.in_(some)), lenient=True)
+        return found
 
     async def by_tag(self, prompt_type: PromptType, name: str, tag: str) -> list[PromptVersion]:
         """Return the versions that bear the tag, highest first; an environment's name finds what it points
@@ -121,7 +128,7 @@ class VersionQueries:
         return list((await self._connection.execute(query)).scalars())
 
     async def highest_served(self) -> list[PromptVersion]:
-        """Return the highest active or production version of every prompt that has one."""
+        """Return the highest active or production version of every prompt that has one which can be read."""
         served = _status_in([VersionStatus.ACTIVE, VersionStatus.PRODUCTION])
         top = (
             select(versions.c.prompt_type, versions.c.name, func.max(versions.c.sort_key).label("sort_key"))
@@ -134,7 +141,7 @@ class VersionQueries:
             versions.c.name == top.c.name,
             versions.c.sort_key == top.c.sort_key,
         )
-        return await self._many(_SELECT.join(top, joined))
+        return await self._many(_SELECT.join(top, joined), lenient=True)
 
     async def including(self, version_id: str) -> list[str]:
         """Return labels of the versions whose includes are pinned to this one."""
@@ -172,11 +179,13 @@ class VersionQueries:
         found = await self._many(query)
         return found[0] if found else None
 
-    async def _many(self, query: Select[Any]) -> list[PromptVersion]:
+    async def _many(self, query: Select[Any], *, lenient: bool = False) -> list[PromptVersion]:
         rows = (await self._connection.execute(query)).all()
         ids = [row.version_id for row in rows]
         labels = await self._labels(tags.c.version_id, tags.c.tag, ids)
         environments = await self._labels(pointers.c.version_id, pointers.c.environment, ids)
+        if lenient:
+            return readable(rows, lambda row: _record(row, labels, environments), "version")
         return [_record(row, labels, environments) for row in rows]
 
     async def _labels(self, key: Any, label: Any, version_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -215,7 +224,7 @@ def _status_in(statuses: Iterable[VersionStatus]) -> Any:
     return first
 
 
-def _chunks(ids: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:
+def _chunks(ids: Sequence[K], size: int = 500) -> Iterable[Sequence[K]]:
     """Databases bound the number of parameters in one statement (SQLite: 999 in old builds)."""
     return (ids[start : start + size] for start in range(0, len(ids), size))
 

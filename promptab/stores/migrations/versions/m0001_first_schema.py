@@ -11,7 +11,8 @@ down_revision = None
 
 # written out, not imported: a migration means the same for ever, whatever the schema becomes later
 BYTEWISE = sa.String().with_variant(sa.String(collation="C"), "postgresql")
-DOCUMENT = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+DOCUMENT = sa.JSON(none_as_null=True)
+METRICS = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 SEQUENCE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -70,7 +71,7 @@ def upgrade() -> None:
         ),
         sa.Column("cost", sa.Float(), nullable=True),
         sa.Column("rating", sa.Float(), nullable=True),
-        sa.Column("metrics", DOCUMENT, nullable=True),
+        sa.Column("metrics", METRICS, nullable=True),
         sa.Column("metadata", DOCUMENT, nullable=True),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
@@ -171,6 +172,7 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("attributes", DOCUMENT, nullable=False),
         sa.Column("source", sa.String(length=16), nullable=False),
+        sa.Column("served", sa.Text(), nullable=True, comment="instead of an evicted variant"),
         sa.ForeignKeyConstraint(
             ["experiment_id"],
             ["promptab_experiments.experiment_id"],
@@ -178,6 +180,14 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("experiment_id", "unit", name=op.f("pk_promptab_exposures")),
+    )
+    op.create_index(
+        "ix_promptab_exposures_brought",
+        "promptab_exposures",
+        ["experiment_id"],
+        unique=False,
+        sqlite_where=sa.text("source = 'alias'"),
+        postgresql_where=sa.text("source = 'alias'"),
     )
     op.create_table(
         "promptab_pointers",
