@@ -74,7 +74,7 @@ class Assigning(Managed):
         now = self._clock()
         answer = snapshot.assign(live, unit, attributes, now)
         if isinstance(answer, Lookup):
-            return await _kept(store, snapshot, answer, live, attributes, now)
+            return await _kept(store, answer, live, attributes, now)
         if answer.variant is not None:
             store.enqueue(_exposure(answer, attributes, now))
         return answer
@@ -240,12 +240,7 @@ def unit_of(
 
 
 async def _kept(
-    store: Store,
-    snapshot: Snapshot,
-    lookup: Lookup,
-    live: LiveExperiment,
-    attributes: Mapping[str, Any],
-    now: datetime,
+    store: Store, lookup: Lookup, live: LiveExperiment, attributes: Mapping[str, Any], now: datetime
 ) -> Assignment:
     """Ask the store for a variant from before; write the fresh one where there is none, unless another was faster."""
     fresh = lookup.fresh
@@ -255,7 +250,7 @@ async def _kept(
     if held is not None and held.source == "override":
         return fresh  # shown by hand for a while, and left out of the analysis since
     if held is None:
-        assignment = first_assignment(lookup, live, await _holder(store, snapshot, lookup.rivals, fresh.unit))
+        assignment = first_assignment(lookup, live, await _holder(store, lookup.rivals, fresh.unit))
         if assignment.variant is None:
             return assignment
         held = await store.keep(_exposure(assignment, attributes, now))
@@ -268,15 +263,11 @@ async def _kept(
     return kept or fresh
 
 
-async def _holder(
-    store: Store, snapshot: Snapshot, experiment_ids: Sequence[str], unit: str
-) -> LiveExperiment | None:
+async def _holder(store: Store, rivals: Sequence[LiveExperiment], unit: str) -> LiveExperiment | None:
     """Return the one of these experiments that the unit has been exposed to, if any."""
-    for live in snapshot.experiments:
-        if live.experiment.experiment_id in experiment_ids:
-            held = await store.held(live.experiment.experiment_id, unit)
-            if held is not None:
-                return live
+    for rival in rivals:
+        if await store.held(rival.experiment.experiment_id, unit) is not None:
+            return rival
     return None
 
 

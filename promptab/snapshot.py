@@ -39,8 +39,10 @@ class Lookup(NamedTuple):
     """The unit may hold a variant from before; `fresh` is what it gets if it holds none."""
 
     fresh: Assignment
-    rivals: tuple[str, ...] = ()
-    """Ids of experiments that keep the unit if it was exposed to one of them before."""
+    rivals: tuple[LiveExperiment, ...] = ()
+    """Experiments that keep the unit if it was exposed to one of them before."""
+    taken_by: LiveExperiment | None = None
+    """The experiment that the unit is in if it holds no variant of this one."""
 
 
 class HeldOut(NamedTuple):
@@ -86,6 +88,12 @@ class LiveExperiment:
         for at, share in self.experiment.traffic_history:
             since = (since or at) if enrolled(position, share) else None
         return self.experiment.started_at if unit in self.kept else since
+
+    def enrolment_was_broken(self, unit: str) -> bool:
+        """Whether the unit was enrolled at a time before it was left out: it may have been exposed then."""
+        position = point_of(self.enrolment_seed, unit)
+        first = next((at for at, share in self.experiment.traffic_history if enrolled(position, share)), None)
+        return first is not None and first != self.claimed_since(unit)
 
     def once_enrolled(self, unit: str) -> bool:
         """Whether the unit is or was enrolled."""
@@ -198,23 +206,24 @@ class Snapshot:
         """Return the answer for a unit that is, or once was, enrolled and may be in another experiment instead."""
         claim = self._claim(live, unit, attributes, now)
         rivals = self._rivals(live)
+        taken_by = None
         if claim is not None:
-            for rival in rivals:
-                if self._goes_before(rival, claim, unit, attributes, now):
-                    return _in_other_experiment(live, unit, rival)
+            before = (r for r in rivals if self._goes_before(r, claim, unit, attributes, now))
+            taken_by = next(before, None)
         answer = _dealt(live, unit, now)
-        if not live.experiment.sticky:
-            return answer.fresh if isinstance(answer, Lookup) else answer
+        fresh = answer.fresh if isinstance(answer, Lookup) else answer
+        sticky = live.experiment.sticky
+        may_hold = sticky and live.enrolment_was_broken(unit)
+        if taken_by is not None and not may_hold:
+            return _in_other_experiment(live, unit, taken_by)
         past = tuple(
-            rival.experiment.experiment_id
+            rival
             for rival in rivals
-            if rival.claimed_since(unit) is None
-            and rival.once_enrolled(unit)
-            and off_schedule(rival.experiment, now) is None
+            if rival.enrolment_was_broken(unit) and off_schedule(rival.experiment, now) is None
         )
-        if isinstance(answer, Assignment) and claim is not None and not past:
-            return answer
-        return Lookup(answer.fresh if isinstance(answer, Lookup) else answer, past)
+        if sticky and (isinstance(answer, Lookup) or may_hold or past):
+            return Lookup(fresh, past, taken_by)
+        return fresh
 
     def _rivals(self, live: LiveExperiment) -> list[LiveExperiment]:
         """Return the other experiments that never share a unit with this one."""
@@ -292,7 +301,8 @@ def first_assignment(lookup: Lookup, live: LiveExperiment, held_by: LiveExperime
     unit = lookup.fresh.unit or ""
     if live.claimed_since(unit) is None:
         return _not_enrolled(live, unit)
-    return lookup.fresh if held_by is None else _in_other_experiment(live, unit, held_by)
+    other = held_by or lookup.taken_by
+    return lookup.fresh if other is None else _in_other_experiment(live, unit, other)
 
 
 def surprises(live: LiveExperiment, unit: str, variant: str, now: datetime) -> bool:
@@ -360,7 +370,8 @@ def _dealt(live: LiveExperiment, unit: str, now: datetime) -> Assignment | Looku
         live, unit, dealing.map.key_at(position), "allocated", "dealt by the hash of the unit", dealing.number
     )
     # by the newest map: before it takes effect, what moves under it is dealt as carefully as afterwards
-    if live.experiment.has_reported or live.dealings[-1].moved.contains(position):
+    evicted = kept is not None
+    if live.experiment.has_reported or evicted or live.dealings[-1].moved.contains(position):
         return Lookup(fresh)
     return fresh
 

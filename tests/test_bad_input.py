@@ -7,12 +7,22 @@ import math
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from promptab import InvalidInputError, Lab, NotFoundError, PromptVariant, StateError, TemplateError
+from promptab import (
+    InvalidInputError,
+    Lab,
+    NotFoundError,
+    PromptMetrics,
+    PromptVariant,
+    StateError,
+    TemplateError,
+    TemplateLimitError,
+)
 
 A, B = "1.0.0", "1.1.0"
 UNKNOWN = str(uuid.UUID(int=9))
@@ -209,6 +219,113 @@ INVALID: dict[str, tuple[Call, str, str]] = {
     "session empty": (lambda lab: lab.experiments.alias("", "ada"), "session_id", "''"),
     "limit negative": (lambda lab: lab.metrics.get_events(KNOWN, limit=-1), "limit", "-1"),
     "confidence 1": (lambda lab: lab.metrics.compare("greeting", confidence=1.0), "confidence", "1.0"),
+    "template that is no text": (creating(template=123), "template", "123"),
+    "template of bytes": (creating(template=b"Hello."), "template", "b'Hello.'"),
+    "template that is one message": (
+        creating(prompt_type="message", template={"role": "user", "content": "Hi."}),
+        "template",
+        "{'role': 'user', 'content': 'Hi.'}",
+    ),
+    "template over-long": (creating(template="\x00" * 100_001), "template", "source_chars"),
+    "tags that are a number": (creating(tags=5), "tags", "5"),
+    "tags None": (creating(tags=None), "tags", "None"),
+    "tags that are one tag": (creating(tags="eu"), "tags", "write a list"),
+    "metadata that is a list": (creating(metadata=[]), "metadata", "[]"),
+    "defaults that are a text": (creating(defaults=""), "defaults", "''"),
+    "config that is a list": (creating(config=[]), "config", "[]"),
+    "bump that is a list": (creating(bump=["patch"]), "bump", "['patch']"),
+    "expected that is a number": (creating(expected=5), "expected", "5"),
+    "version None": (lambda lab: lab.versions.get_version("live", "system", None), "version", "None"),  # type: ignore[arg-type]
+    "version that is a number": (
+        lambda lab: lab.versions.get_version("live", "system", 1.0),  # type: ignore[arg-type]
+        "version",
+        "1.0",
+    ),
+    "listed tags that are a number": (lambda lab: lab.versions.list_versions(tags=5), "tags", "5"),  # type: ignore[arg-type]
+    "listed tags that are lists": (lambda lab: lab.versions.list_versions(tags=[[]]), "tags", "[]"),  # type: ignore[list-item]
+    "listed name that is no text": (lambda lab: lab.versions.list_versions("\ud800"), "name", "ud800"),
+    "tag that is a list": (lambda lab: lab.versions.tag_version(KNOWN, ["eu"]), "tag", "['eu']"),  # type: ignore[arg-type]
+    "promotion that expects a list": (
+        lambda lab: lab.versions.promote(KNOWN, expected=["1.0.0"]),  # type: ignore[arg-type]
+        "expected",
+        "['1.0.0']",
+    ),
+    "metrics that are a list": (recording(metrics=["a"]), "metrics", "write a dict"),
+    "metrics that are a number": (recording(metrics=5), "metrics", "5"),
+    "metrics that are no number": (recording(metrics={5: 1}), "metrics", "5"),
+    "metric over-large": (recording(metrics={"m": 1.1e18}), "metrics[m]", "from -1e+18 to 1e+18"),
+    "metric that is a quantile": (
+        recording(metrics={"p95_response_time": 1}),
+        "metrics",
+        "record response_time",
+    ),
+    "metric that is an alias": (recording(metrics={"user_rating": 1}), "metrics", "argument user_rating"),
+    "response time over-large": (recording(response_time=1e19), "response_time", "from 0 to 1e+18"),
+    "cost over-large": (recording(cost=1e308), "cost", "from 0 to 1e+18"),
+    "tokens over-large": (recording(tokens=10**12 + 1), "tokens", "1000000000000"),
+    "tokens of mixed parts": (recording(tokens={5: 1, "reasoning": 2}), "tokens", "5"),
+    "metadata of an event that is a list": (recording(metadata=[]), "metadata", "[]"),
+    "timestamp of another age": (
+        recording(timestamp=datetime(1, 1, 1, tzinfo=UTC)),
+        "timestamp",
+        "from the year 1900 up to 2200",
+    ),
+    "event id malformed and a variant that is new to the unit": (
+        recording(experiment_id="greeting", variant=B, user_id="new", event_id="first"),
+        "event_id",
+        "'first'",
+    ),
+    "result over-large": (
+        lambda lab: lab.metrics.record_result("greeting", "revenue", -1e19, user_id="ada"),
+        "metric_value",
+        "from -1e+18 to 1e+18",
+    ),
+    "result that is a quantile": (
+        lambda lab: lab.metrics.record_result("greeting", "p95_response_time", 1.0, user_id="ada"),
+        "metric_name",
+        "record response_time",
+    ),
+    "result that is an error rate": (
+        lambda lab: lab.metrics.record_result("greeting", "error_rate", 1.0, user_id="ada"),
+        "metric_name",
+        "record success",
+    ),
+    "session over-long": (
+        lambda lab: lab.metrics.record_result("greeting", "revenue", 1.0, session_id="s" * 249),
+        "session_id",
+        "1 to 248 characters",
+    ),
+    "compared ids None": (lambda lab: lab.metrics.compare_variants(None), "version_ids", "write a list"),  # type: ignore[arg-type]
+    "compared id that is a number": (
+        lambda lab: lab.metrics.compare_variants([5]),  # type: ignore[list-item]
+        "version_ids",
+        "5",
+    ),
+    "summed ids that are one id": (
+        lambda lab: lab.metrics.get_summary(KNOWN),
+        "version_ids",
+        "write a list",
+    ),
+    "ranked ids that are one id": (
+        lambda lab: lab.metrics.get_top_versions(KNOWN),
+        "version_ids",
+        "write a list",
+    ),
+    "ranking by a quantile": (
+        lambda lab: lab.metrics.get_top_versions([KNOWN], "p95_response_time"),
+        "metric",
+        "record response_time",
+    ),
+    "ranking by no text": (
+        lambda lab: lab.metrics.get_top_versions([], ["cost"]),  # type: ignore[arg-type]
+        "metric",
+        "['cost']",
+    ),
+    "confidence that is no number": (
+        lambda lab: lab.metrics.compare("greeting", confidence="x"),  # type: ignore[arg-type]
+        "confidence",
+        "'x'",
+    ),
     "range malformed": (
         lambda lab: lab.versions.get_version("live", "system", "^1.x.y"),
         "range",
@@ -226,7 +343,7 @@ async def test_bad_input_is_refused_and_changes_nothing(
     assert error.field == field
     message = str(error)
     assert message.startswith(f"{field}: ")
-    assert " is not " in message
+    assert " is not " in message or isinstance(error, TemplateLimitError)
     assert shown in message
     assert len(message) < 1_000
 
@@ -240,6 +357,7 @@ async def test_bad_input_is_refused_and_changes_nothing(
         ("a\nb {% frobnicate %}", 2),
         ("a\n{{ x.__class__ }}", 2),
         ("a\nb\x00", 2),
+        ("a\n\n\ud800", 3),
     ],
 )
 async def test_a_template_that_does_not_parse_is_refused_with_its_line(
@@ -303,3 +421,38 @@ async def test_an_illegal_transition_is_refused_and_changes_nothing(
     furnished: Lab, tmp_path: Path, call: Call
 ) -> None:
     await refused(furnished, tmp_path, call, StateError)
+
+
+@pytest.mark.parametrize("malformed", ["no id", "\ud800", 10**30, 1.0, None, [KNOWN], b"id"], ids=repr)
+async def test_a_change_of_what_has_no_id_is_not_found(
+    furnished: Lab, tmp_path: Path, malformed: Any
+) -> None:
+    versions = furnished.versions
+    changes: list[Call] = [
+        lambda _: versions.promote(malformed),
+        lambda _: versions.tag_version(malformed, "eu"),
+        lambda _: versions.tag_version(malformed, "staging"),
+        lambda _: versions.untag_version(malformed, "eu"),
+        lambda _: versions.update_status(malformed, "draft"),
+        lambda _: versions.update_status(malformed, "production"),
+        lambda _: versions.diff(malformed, malformed),
+    ]
+    for call in changes:
+        await refused(furnished, tmp_path, call, NotFoundError)
+
+
+@pytest.mark.parametrize("malformed", ["no id", "\ud800", 10**30, 1.0, None, [KNOWN], b"id"], ids=repr)
+async def test_a_read_of_what_has_no_id_is_empty_and_a_delete_finds_nothing(
+    furnished: Lab, tmp_path: Path, malformed: Any
+) -> None:
+    before = rows(tmp_path)
+    assert await furnished.versions.get_version_by_id(malformed) is None
+    assert await furnished.versions.delete_version(malformed) is False
+    assert await furnished.metrics.get_metrics(malformed) == PromptMetrics(version_id="")
+    assert await furnished.metrics.get_events(malformed) == []
+    assert await furnished.metrics.get_version_performance_over_time(malformed) == []
+    if malformed is not None:  # None is every version
+        assert await furnished.metrics.reset_metrics(malformed) == 0
+        assert await furnished.versions.get_version("live", "system", version_id=malformed) is None
+    await furnished.store.flush()
+    assert rows(tmp_path) == before

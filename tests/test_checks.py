@@ -279,9 +279,9 @@ def test_lengths_are_looked_at_before_characters() -> None:
 
 
 def test_json_is_measured_as_it_is_written() -> None:
-    assert check_json_object("metadata", {"a": "é"}, limit=13) == {"a": "é"}
-    with pytest.raises(InvalidInputError, match="at most 12 characters"):
-        check_json_object("metadata", {"a": "é"}, limit=12)
+    assert check_json_object("metadata", {"a": "é"}, limit=15) == {"a": "é"}
+    with pytest.raises(InvalidInputError, match="at most 14 characters"):
+        check_json_object("metadata", {"a": "é"}, limit=14)
 
 
 @given(st.uuids())
@@ -299,7 +299,7 @@ NO_IDS = [
     "0x" + "0" * 30,
     "1_" * 16,
     " " + "0" * 31,
-    "٠" * 32,
+    "\N{ARABIC-INDIC DIGIT ZERO}" * 32,
     "-" * 36,
     "0" * 36,
     "\ud800",

@@ -296,7 +296,7 @@ async def test_what_a_choice_hands_out_is_the_callers_to_change(lab: Lab) -> Non
     await lab.versions.promote(created.version_id)
     choice = await lab.choose("greeting")
     assert choice.version is not None
-    dict.update(choice.version.config, {"stop": []})  # type: ignore[arg-type]
+    dict.update(choice.version.config, {"stop": []})
     choice.version.config["stop"].append("!")
     choice.config["stop"].append("?")
     again = await lab.choose("greeting")
@@ -370,24 +370,39 @@ async def test_a_completed_experiment_gets_no_other_winner(
     assert await experiments.complete("greeting", winner) == completed
 
 
-@pytest.mark.parametrize("status", ["draft", "running"])
-async def test_an_experiment_does_not_start_on_an_archived_version(
-    experiments: ABTestManager, versions: VersionManager, status: str
-) -> None:
+async def archived_pair(versions: VersionManager) -> list[PromptVariant]:
+    """Return variants of two versions, the first of them archived."""
     made = [await versions.create_version("greeting", "system", text) for text in ("One.", "Two.")]
     await versions.update_status(made[0].version_id, "archived")
-    arms = [PromptVariant(version.version) for version in made]
+    return [PromptVariant(version.version) for version in made]
+
+
+async def test_an_experiment_is_not_created_running_on_an_archived_version(
+    experiments: ABTestManager, versions: VersionManager
+) -> None:
+    arms = await archived_pair(versions)
     with pytest.raises(StateError, match="archived"):
-        await experiments.create_experiment("greeting", "system", arms, status=status)
+        await experiments.create_experiment("greeting", "system", arms)
+    assert await experiments.list_experiments() == []
+
+
+async def test_a_draft_does_not_start_on_an_archived_version(
+    experiments: ABTestManager, versions: VersionManager
+) -> None:
+    draft = await experiments.create_experiment(
+        "greeting", "system", await archived_pair(versions), status="draft"
+    )
+    with pytest.raises(StateError, match="archived"):
         await experiments.start("greeting")
-    assert await experiments.list_experiments(status="running") == []
+    assert await experiments.list_experiments() == [draft]
 
 
 async def test_a_long_experiment_name_works(lab: Lab) -> None:
     name = "x" * 196
-    await lab.experiments.create_experiment(name, "system", AB)
-    assert (await lab.choose(name, user_id="ada")).variant in {"a", "b"}
+    created = await create(lab.experiments, name)
     assert (await lab.experiments.assign(name, "ada")).variant in {"a", "b"}
+    assert (await lab.choose("greeting", user_id="ada")).experiment_id == created.experiment_id
+    assert await counted(lab, name) == 1
 
 
 async def test_choose_takes_a_version_or_an_environment_and_not_both(lab: Lab) -> None:

@@ -330,9 +330,7 @@ async def test_a_pre_release_and_its_release_promise_what_its_first_one_did(vers
 async def test_a_change_of_the_output_schema_says_which_kind_it_is(
     versions: VersionManager, before: dict[str, Any], after: dict[str, Any], reasons: tuple[str, ...]
 ) -> None:
-    diff = await diffed(
-        versions, {"config": output(properties=before)}, {"config": output(properties=after)}
-    )
+    diff = await diffed(versions, {"config": output(properties=before)}, {"config": output(properties=after)})
     assert diff.reasons == reasons
 
 

@@ -153,7 +153,7 @@ async def test_a_unit_of_a_moved_range_is_looked_up_only_once(
     counting = Counting(store, monkeypatch)
     first = await served(lab)
     asked = counting.calls
-    assert 0 < asked
+    assert asked > 0
     assert await served(lab) == first
     assert counting.calls == asked
 

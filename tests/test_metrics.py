@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, timedelta
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,9 @@ async def test_events_of_one_moment_come_back_last_recorded_first(metrics: Metri
     ("metric", "best_first"),
     [
         ("success_rate", [V2, V1, V3]),
+        ("success", [V2, V1, V3]),
+        ("error_rate", [V2, V1, V3]),
+        ("user_rating", [V2, V1, V3]),
         ("avg_response_time", [V1, V2, V3]),
         ("response_time", [V1, V2, V3]),
         ("avg_rating", [V2, V1, V3]),
@@ -295,7 +299,11 @@ async def test_a_result_of_a_unit_that_met_no_variant_is_compared_nowhere(
     ("metric", "value", "field"),
     [
         ("success", 0.5, "metric_value"),
-        ("error_rate", 1.0, "metric_value"),
+        ("success_rate", 0.5, "metric_value"),
+        ("error_rate", 1.0, "metric_name"),
+        ("p95_response_time", 1.0, "metric_name"),
+        ("tokens", 1e17, "metric_value"),
+        ("revenue", 1e19, "metric_value"),
         ("rating", 6, "metric_value"),
         ("cost", -1, "metric_value"),
         ("tokens", 1.5, "metric_value"),
@@ -317,3 +325,71 @@ async def test_a_result_names_an_experiment_and_a_unit(lab: Lab, experiment_id: 
         await lab.metrics.record_result(experiment_id, "revenue", 1.0)
     with pytest.raises(NotFoundError, match="nothing"):
         await lab.metrics.record_result("nothing", "revenue", 1.0, user_id="ada")
+
+
+def spellings(version_id: str) -> list[Any]:
+    return [
+        version_id,
+        version_id.upper(),
+        version_id.replace("-", ""),
+        uuid.UUID(version_id),
+    ]
+
+
+async def test_an_id_is_one_id_in_every_spelling(lab: Lab) -> None:
+    version = (await lab.versions.create_version("greeting", "system", "Hello.")).version_id
+    for spelling in spellings(version):
+        event = await lab.metrics.record_event(spelling, True)
+        assert event.version_id == version
+    for spelling in spellings(version):
+        assert (await lab.metrics.get_metrics(spelling)).total_events == 4
+        assert (await lab.metrics.get_metrics(spelling)).version_id == version
+        assert len(await lab.metrics.get_events(spelling)) == 4
+        assert len(await lab.metrics.get_version_performance_over_time(spelling)) == 1
+        assert (await lab.versions.tag_version(spelling, "eu")).tags == ("eu",)
+        assert (await lab.versions.promote(spelling, expected=None)).version_id == version
+        await lab.versions.untag_version(spelling, "production")
+        assert (await lab.versions.untag_version(spelling, "eu")).tags == ()
+        assert (await lab.versions.update_status(spelling, "deprecated")).status == "deprecated"
+        assert (await lab.versions.diff(spelling, version)).empty
+        await lab.versions.update_status(spelling, "active")
+    assert await lab.metrics.reset_metrics(version.upper()) == 4
+    assert await lab.versions.delete_version(version.upper())
+
+
+async def test_metrics_come_back_under_the_ids_as_they_were_given(metrics: MetricsCollector) -> None:
+    version_id = str(uuid.UUID(int=0xABCDEF))
+    await metrics.record_event(version_id, True)
+    given: list[Any] = [*spellings(version_id), V2, "no id at all"]
+    keys = [*given[:3], V2, "no id at all"]
+    compared = await metrics.compare_variants(given)
+    assert list(compared) == keys
+    assert [found.total_events for found in compared.values()] == [1, 1, 1, 0, 0]
+    summary = await metrics.get_summary(given)
+    assert list(summary.by_version) == keys
+    assert (summary.total_versions, summary.metrics.total_events) == (3, 1)
+
+
+@pytest.mark.parametrize("tokens", [10**12, {"input": 10**12, "output": 10**12}])
+async def test_the_sums_of_many_large_events_stay_within_bounds(
+    metrics: MetricsCollector, tokens: Any
+) -> None:
+    for _ in range(3):
+        await metrics.record_event(V1, response_time=1e18, tokens=tokens, cost=1e18, metrics={"m": -1e18})
+    found = await metrics.get_metrics(V1)
+    assert (found.avg_response_time, found.total_cost, found.metrics["m"]) == (1e18, 3e18, -1e18)
+    assert found.total_tokens == 3 * (tokens if isinstance(tokens, int) else 2 * 10**12)
+
+
+async def test_a_comparison_of_the_largest_values_can_be_computed(lab: Lab, experiment_id: str) -> None:
+    for number in range(8):
+        await lab.experiments.assign(experiment_id, f"u{number}")
+        sign = -1 if number % 2 else 1
+        await lab.metrics.record_result(experiment_id, "m", sign * 1e18, user_id=f"u{number}")
+    compared = (await lab.metrics.compare(experiment_id)).metrics["m"]
+    assert sum(estimate.events for estimate in compared.estimates.values()) == 8
+
+
+async def test_a_session_may_be_as_long_as_its_unit_leaves_room_for(lab: Lab, experiment_id: str) -> None:
+    event = await lab.metrics.record_result(experiment_id, "m", 1.0, session_id="s" * 248)
+    assert event.user_id == "session:" + "s" * 248

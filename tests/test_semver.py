@@ -15,12 +15,14 @@ from promptab.semver import (
     Bump,
     Range,
     best_match,
+    check_reference,
     highest,
     is_exact,
     is_range,
     next_version,
     parse_version,
     sort_key,
+    step_between,
 )
 
 numbers = st.one_of(st.integers(0, 12), st.integers(0, 10**12)).map(str)

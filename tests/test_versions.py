@@ -350,3 +350,18 @@ async def test_delete_removes_an_unused_version_for_good(versions: VersionManage
     assert await versions.get_version_by_id(second.version_id) is None
     assert await versions.delete_version(second.version_id) is False
     assert await versions.list_versions() == [first]
+
+
+async def test_content_that_did_not_change_keeps_its_own_tags_and_status(versions: VersionManager) -> None:
+    first = await versions.create_version("greeting", "system", "Hello.", tags=["eu"], metadata={"a": 1})
+    again = await versions.create_version(
+        "greeting", "system", "Hello.", tags=["us"], status="draft", metadata={"a": 2}, if_changed=True
+    )
+    assert again == first
+
+
+async def test_expected_is_an_id_in_any_spelling(versions: VersionManager) -> None:
+    (first,) = await create(versions, "1.0.0")
+    second = await versions.create_version("greeting", "system", "Hello.", expected=first.version_id.upper())
+    await versions.promote(first.version_id)
+    assert (await versions.promote(second.version_id, expected=first.version_id.upper())).version == "1.0.1"

@@ -76,7 +76,7 @@ async def _live_experiments(tx: Transaction, experiments: Sequence[PromptExperim
                     kept.get(experiment.experiment_id, {}),
                 )
             )
-        except PromptabError as error:
+        except (PromptabError, ValueError, KeyError) as error:
             # one experiment that was damaged past the checks must not take all others out of service
             logger.error("left out experiment %s: %s", experiment.experiment_id, error)  # noqa: TRY400 - the row is what is wrong
     return live

@@ -21,6 +21,7 @@ from sqlalchemy.pool import StaticPool
 from promptab.stores.driver_errors import translated
 from promptab.stores.event_batch import write_batch
 from promptab.stores.group_commit import BatchOutcome, Row
+from promptab.stores.queries.readable import lenient_json
 from promptab.stores.sql import SqlStore
 
 BUSY_SECONDS = 5.0
@@ -30,7 +31,9 @@ BUSY_SECONDS = 5.0
 def file_engine(path: str) -> AsyncEngine:
     return _with_begin(
         create_async_engine(
-            URL.create("sqlite+aiosqlite", database=path), connect_args={"timeout": BUSY_SECONDS}
+            URL.create("sqlite+aiosqlite", database=path),
+            connect_args={"timeout": BUSY_SECONDS},
+            json_deserializer=lenient_json,
         )
     )
 
@@ -62,7 +65,9 @@ async def use_wal(path: str) -> None:
 
 
 def memory_engine() -> AsyncEngine:
-    return _with_begin(create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool))
+    return _with_begin(
+        create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, json_deserializer=lenient_json)
+    )
 
 
 class SqliteFileStore(SqlStore):

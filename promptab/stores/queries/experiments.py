@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -98,12 +99,14 @@ class ExperimentQueries:
         )
 
     async def epochs_by_experiment(self, experiment_ids: Sequence[str]) -> dict[str, list[Epoch]]:
-        """Return each experiment's epochs in their order."""
+        """Return each experiment's epochs in their order; none of an experiment where one cannot be read."""
         query = select(epochs).where(epochs.c.experiment_id.in_(experiment_ids)).order_by(epochs.c.number)
         found: dict[str, list[Epoch]] = {}
-        for row in (await self._connection.execute(query)).all():
-            found.setdefault(row.experiment_id, []).append(Epoch(**row._mapping))  # noqa: SLF001 - as below
-        return found
+        rows = (await self._connection.execute(query)).all()
+        for epoch in readable(rows, lambda row: Epoch(**row._mapping), "epoch"):  # noqa: SLF001 - as below
+            found.setdefault(epoch.experiment_id, []).append(epoch)
+        counts = Counter(row.experiment_id for row in rows)
+        return {key: made for key, made in found.items() if len(made) == counts[key]}
 
     async def epochs_of(self, experiment_id: str) -> list[Epoch]:
         query = select(epochs).where(epochs.c.experiment_id == experiment_id).order_by(epochs.c.number)

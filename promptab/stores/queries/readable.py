@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -13,6 +14,14 @@ from promptab.errors import PromptabError
 T = TypeVar("T")
 
 logger = logging.getLogger("promptab")
+
+
+def lenient_json(text: str) -> Any:
+    """Decode a column, or return text that is no JSON as it is: then its row alone is refused, when it is read."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def readable(rows: Iterable[Row[Any]], record: Callable[[Row[Any]], T], what: str) -> list[T]:

@@ -245,5 +245,5 @@ def _record(
         parent_version=row.parent_version,
         created_at=row.created_at,
         created_by=row.created_by,
-        **row.content,
+        **{part: row.content[part] for part in _CONTENT},
     )
