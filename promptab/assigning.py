@@ -141,9 +141,10 @@ class Assigning(Managed):
     async def alias(self, session_id: str, user_id: str | int) -> None:
         """Say that an anonymous session is this user: the variants of the session's first exposures are kept.
 
-        The two are one unit from now on, with the events of both. A user who was exposed before keeps the
-        user's own variant; telling it again changes nothing. Raises `StateError` where the session is
-        somebody else.
+        The two are one unit from now on, with the events of both, in every experiment that runs now or was
+        running when it was said; one that begins later deals a session by itself. A user who was exposed
+        before keeps the user's own variant; telling it again changes nothing. Raises `StateError` where the
+        session is somebody else.
         """
         session, unit = session_unit(session_id), check_unit("user_id", user_id)
         store = await self._store()
@@ -176,7 +177,8 @@ class Assigning(Managed):
 async def find_experiment(
     store: Store, name_or_id: str, *, now: datetime, prefer: ExperimentStatus | None = None
 ) -> PromptExperiment:
-    """Return the experiment with this id, or with this name: the one of status `prefer`, the live one, the newest.
+    """Return the experiment with this id, or with this name: the one of status `prefer`, the live one, the
+    newest.
 
     Raises `NotFoundError`, and `StateError` where several live experiments, or several of the status that is
     preferred, have the name.
@@ -242,7 +244,9 @@ def unit_of(
 async def _kept(
     store: Store, lookup: Lookup, live: LiveExperiment, attributes: Mapping[str, Any], now: datetime
 ) -> Assignment:
-    """Ask the store for a variant from before; write the fresh one where there is none, unless another was faster."""
+    """Ask the store for a variant from before; write the fresh one where there is none, unless another was
+    faster.
+    """
     fresh = lookup.fresh
     assert fresh.unit is not None  # noqa: S101 - a look-up is only ever made for a unit
     assert fresh.variant is not None  # noqa: S101

@@ -220,7 +220,11 @@ def check_event_time(field: str, value: object) -> datetime:
 
 
 class _JsonCopy:
-    """Copies JSON, and stops as soon as it is certain to be too long: millions of characters are never read."""
+    """Copies JSON, and stops as soon as it is certain to be too long: millions of characters are never read.
+
+    The least that a value can be written with is one character, and is counted with what holds the value; each
+    value counts what it takes beyond that.
+    """
 
     def __init__(self, root: str, limit: int) -> None:
         self._root = root
@@ -228,12 +232,13 @@ class _JsonCopy:
         self._left = limit
 
     def of_mapping(self, field: str, value: Mapping[Any, Any], *, depth: int) -> dict[str, Any]:
-        self._count(2)
+        # {"": 0, "": 0} and so on
+        self._count(7 * len(value) - 1 if value else 1)
         copied = {}
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidInputError(field, key, "a JSON object with text keys")
-            self._count(len(key) + 2)
+            self._count(len(key))
             _refuse(CONTROL, field, key)
             copied[str.__str__(key)] = self._of(f"{field}.{key}", item, depth=depth + 1)
         return copied
@@ -244,13 +249,14 @@ class _JsonCopy:
         if isinstance(value, Mapping):
             return self.of_mapping(field, value, depth=depth)
         if isinstance(value, (list, tuple)):
-            self._count(2)
+            # [0, 0, 0] and so on
+            self._count(3 * len(value) - 1 if value else 1)
             return [self._of(f"{field}[{index}]", item, depth=depth + 1) for index, item in enumerate(value)]
-        self._count(len(value) + 2 if isinstance(value, str) else 1)
+        if isinstance(value, str):
+            self._count(len(value) + 1)
         return _checked_scalar(field, value)
 
     def _count(self, characters: int) -> None:
-        """Take off what is written for a value at the very least."""
         self._left -= characters
         if self._left < 0:
             raise _too_much_json(self._root, self._limit)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PydanticInvalidForJsonSchema, ValidationError
 
 from promptab.checks import CONTROL_BUT_BREAKS, check_items, check_json_object, check_name
 from promptab.errors import InvalidInputError, TemplateError, TemplateLimitError
@@ -184,7 +184,12 @@ def _check_template(
 def _check_validation(validation: Mapping[str, Any] | type[BaseModel]) -> dict[str, Any]:
     from promptab.templates import check_schema  # noqa: PLC0415 - see promptab.templates
 
-    return check_json_object("validation", check_schema(validation))
+    try:
+        return check_json_object("validation", check_schema(validation))
+    except PydanticInvalidForJsonSchema as error:
+        raise InvalidInputError(
+            "validation", validation, "a model whose fields JSON can hold", error.message
+        ) from None
 
 
 def _check_message(index: int, message: object) -> MessageTemplate:

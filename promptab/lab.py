@@ -18,7 +18,7 @@ from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
 from promptab.models import ENVIRONMENTS, Assignment, PromptType, PromptVersion
 from promptab.resolving import find_version
-from promptab.semver import is_exact
+from promptab.semver import check_reference, is_exact
 from promptab.snapshot import LiveExperiment, Snapshot
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store, open_until_the_loop_ends
@@ -74,7 +74,7 @@ class Lab:
         if version in ENVIRONMENTS:
             version, environment = None, version
         if version is not None:
-            return await self._asked_for(snapshot, kind, name, version)
+            return await self._asked_for(snapshot, kind, name, check_reference("version", version))
         if environment is not None:
             where = check_environment(environment)
             live = _required(snapshot.deployed(kind, name, where), kind, name, f"nothing is live in {where}")

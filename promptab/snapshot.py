@@ -321,6 +321,9 @@ def build_live_experiment(
     once_moved = Intervals(())
     for epoch in epochs:
         allocation = AllocationMap.from_json(epoch.segments)
+        for _, key in allocation.segments:
+            if experiment.variant(key) is None:
+                raise NotFoundError("variant", key, f"epoch {epoch.number} of {experiment.name!r} deals it")
         if dealings:
             once_moved |= moved(dealings[-1].map, allocation)
         dealings.append(

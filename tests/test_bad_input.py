@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from promptab import (
     InvalidInputError,
@@ -99,6 +100,12 @@ def weighted(weight: Any) -> Call:
     return call
 
 
+class Calling(BaseModel):
+    """A model with a field that JSON cannot hold."""
+
+    back: Callable[[int], int]
+
+
 INVALID: dict[str, tuple[Call, str, str]] = {
     "name empty": (creating(name=""), "name", "''"),
     "name over-long": (creating(name=LONG), "name", "100000 characters"),
@@ -136,6 +143,11 @@ INVALID: dict[str, tuple[Call, str, str]] = {
         creating(validation={"properties": {"a": {"type": "strin"}}}),
         "validation.properties.a.type",
         "'strin'",
+    ),
+    "validation by a model that JSON cannot hold": (
+        creating(validation=Calling),
+        "validation",
+        "CallableSchema",
     ),
     "experiment name empty": (experimenting(name=""), "name", "''"),
     "experiment name with a control character": (experimenting(name="a\x00"), "name", "U+0000"),

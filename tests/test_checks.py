@@ -284,6 +284,18 @@ def test_json_is_measured_as_it_is_written() -> None:
         check_json_object("metadata", {"a": "é"}, limit=14)
 
 
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=4), JSON_VALUES, max_size=4
+    )
+)
+def test_json_of_exactly_the_limit_is_taken_and_one_character_more_is_refused(value: dict[str, Any]) -> None:
+    size = len(json.dumps(value))
+    assert check_json_object("metadata", value, limit=size) == value
+    with pytest.raises(InvalidInputError, match=f"at most {size - 1} characters of JSON"):
+        check_json_object("metadata", value, limit=size - 1)
+
+
 @given(st.uuids())
 def test_a_known_id_is_canonical_whatever_its_case_and_hyphens(value: uuid.UUID) -> None:
     for given_as in (value, str(value), str(value).upper(), value.hex, value.hex.upper()):

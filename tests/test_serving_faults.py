@@ -24,7 +24,7 @@ from promptab import (
     StoreUnavailableError,
     VersionManager,
 )
-from promptab.stores import sql
+from promptab.stores import sql, sqlite
 from promptab.stores.base import Store, Work
 from promptab.stores.opening import open_store, sqlite_path
 from promptab.stores.sql import SqlStore
@@ -124,6 +124,23 @@ async def test_an_experiment_with_a_damaged_epoch_is_left_out_alone(
             assert version_id == sound.version_id
             assert variant in {"a", "b"}
     assert any(record.levelno == logging.ERROR for record in caplog.records)
+
+
+async def test_an_experiment_dealt_to_a_variant_that_it_does_not_have_is_left_out_alone(
+    lasting_url: str,
+) -> None:
+    async with promptab.open(lasting_url) as lab:
+        sound, damaged = await two_prompts(lab)
+        change_behind_its_back(
+            lasting_url,
+            "UPDATE promptab_epochs SET segments = replace(segments, '\"b\"', '\"nobody\"') WHERE experiment_id ="
+            " (SELECT experiment_id FROM promptab_experiments WHERE name = 'damaged')",
+        )
+        assert {version_id for version_id, _ in await in_turn(lasting_url, lab)} == {sound.version_id}
+        choices = [await lab.choose("damaged", user_id=number) for number in range(20)]
+        assert {(choice.content_hash, choice.experiment_id) for choice in choices} == {
+            (damaged.content_hash, None)
+        }
 
 
 @pytest.mark.parametrize("content", ['{"unknown": 1}', "[]", "null", "not json"])
@@ -258,7 +275,11 @@ async def test_flush_returns_while_others_keep_recording(lab: Lab, store: Store)
     assert not any(ended)
 
 
-async def test_tags_and_events_at_once_never_find_the_file_locked(lasting_url: str) -> None:
+async def test_tags_and_events_at_once_never_find_the_file_locked(
+    lasting_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # without patience: writers of one process come in turn, and never have to wait in SQLite
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.0)
     async with promptab.open(lasting_url) as lab:
         version = await lab.versions.create_version("greeting", "system", "Hello.")
         calls = [
