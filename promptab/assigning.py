@@ -17,9 +17,10 @@ from promptab.checks import (
     check_unit,
 )
 from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.live_experiment import LiveExperiment, not_serving
 from promptab.managed import Managed
 from promptab.models import Assignment, ExperimentStatus, Exposure, PromptExperiment
-from promptab.snapshot import LiveExperiment, Lookup, Snapshot, first_assignment, kept_assignment, not_serving
+from promptab.snapshot import Lookup, Snapshot, first_assignment, kept_assignment
 from promptab.stores.base import Store, Transaction
 
 

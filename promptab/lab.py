@@ -14,12 +14,13 @@ from promptab.content import check_prompt, compile_version
 from promptab.deploying import check_environment
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.experiments import ABTestManager
+from promptab.live_experiment import LiveExperiment
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
 from promptab.models import ENVIRONMENTS, Assignment, PromptType, PromptVersion
 from promptab.resolving import find_version
 from promptab.semver import check_reference, is_exact
-from promptab.snapshot import LiveExperiment, Snapshot
+from promptab.snapshot import Snapshot
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store, open_until_the_loop_ends
 from promptab.versions import VersionManager

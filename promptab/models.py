@@ -23,7 +23,19 @@ ENVIRONMENTS = ("production", "staging")
 Environment = Literal["production", "staging"]
 
 
-class PromptType(StrEnum):
+class Choices(StrEnum):
+    """An enumeration that callers may write as text."""
+
+    @classmethod
+    def parse(cls, value: object, field: str = "status") -> Self:
+        """Return the member. Raises `InvalidInputError` naming `field` and the members."""
+        for member in cls:
+            if value == member.value:
+                return member
+        raise InvalidInputError(field, value, f"one of {', '.join(cls)}")
+
+
+class PromptType(Choices):
     """What a prompt is: three kinds of text, a model with its configuration, or any plain configuration."""
 
     SYSTEM = "system"
@@ -33,45 +45,28 @@ class PromptType(StrEnum):
     CONFIG = "config"
 
     @classmethod
-    def parse(cls, value: str) -> Self:
-        try:
-            return cls(value)
-        except ValueError:
-            raise InvalidInputError("prompt_type", value, f"one of {', '.join(cls)}") from None
+    def parse(cls, value: object, field: str = "prompt_type") -> Self:
+        return super().parse(value, field)
 
     @property
     def has_template(self) -> bool:
         return self in {PromptType.SYSTEM, PromptType.USER, PromptType.MESSAGE}
 
 
-class VersionStatus(StrEnum):
+class VersionStatus(Choices):
     DRAFT = "draft"
     ACTIVE = "active"
     PRODUCTION = "production"
     DEPRECATED = "deprecated"
     ARCHIVED = "archived"
 
-    @classmethod
-    def parse(cls, value: str) -> Self:
-        try:
-            return cls(value)
-        except ValueError:
-            raise InvalidInputError("status", value, f"one of {', '.join(cls)}") from None
 
-
-class ExperimentStatus(StrEnum):
+class ExperimentStatus(Choices):
     DRAFT = "draft"
     RUNNING = "running"
     PAUSED = "paused"
     COMPLETED = "completed"
     STOPPED = "stopped"
-
-    @classmethod
-    def parse(cls, value: str) -> Self:
-        try:
-            return cls(value)
-        except ValueError:
-            raise InvalidInputError("status", value, f"one of {', '.join(cls)}") from None
 
 
 class Record(BaseModel):

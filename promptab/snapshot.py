@@ -9,27 +9,22 @@ asked for (`Lookup`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from promptab.allocation import AllocationMap, Intervals, enrolled, moved, point_of, seed
-from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.allocation import point_of
+from promptab.errors import InvalidInputError, StateError
+from promptab.live_experiment import LiveExperiment, not_serving, off_schedule, overridden
 from promptab.models import (
-    EVERY_UNIT,
     Assignment,
     AssignmentReason,
     Environment,
-    Epoch,
     ExperimentStatus,
-    PromptExperiment,
     PromptType,
     PromptVersion,
 )
-
-if TYPE_CHECKING:
-    from promptab.templates import Condition
 
 PromptKey = tuple[PromptType, str]
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
@@ -43,78 +38,6 @@ class Lookup(NamedTuple):
     """Experiments that keep the unit if it was exposed to one of them before."""
     taken_by: LiveExperiment | None = None
     """The experiment that the unit is in if it holds no variant of this one."""
-
-
-class HeldOut(NamedTuple):
-    """A share of the units, by a salt of its own, that is in no experiment."""
-
-    name: str
-    seed: int
-    share: float
-
-    def holds(self, unit: str) -> bool:
-        return enrolled(point_of(self.seed, unit), self.share)
-
-
-@dataclass(frozen=True, slots=True)
-class Dealing:
-    """One epoch, ready for look-ups."""
-
-    number: int
-    starts_at: datetime
-    map: AllocationMap
-    moved: Intervals
-    """Where the owner is, or once was, another than in some earlier epoch."""
-    evicted: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveExperiment:
-    """A running or paused experiment with everything that assignment needs already worked out."""
-
-    experiment: PromptExperiment
-    dealings: tuple[Dealing, ...]
-    seed: int
-    enrolment_seed: int
-    condition: Condition | None
-    held_out: HeldOut | None
-    kept: Mapping[str, str] = field(default_factory=dict)
-    """Unit -> variant, for users who brought the variant of an anonymous session with them."""
-
-    def claimed_since(self, unit: str) -> datetime | None:
-        """Return since when the unit has been enrolled without a break; None where it is not."""
-        since = None
-        position = point_of(self.enrolment_seed, unit)
-        for at, share in self.experiment.traffic_history:
-            since = (since or at) if enrolled(position, share) else None
-        return self.experiment.started_at if unit in self.kept else since
-
-    def enrolment_was_broken(self, unit: str) -> bool:
-        """Whether the unit was enrolled at a time before it was left out: it may have been exposed then."""
-        position = point_of(self.enrolment_seed, unit)
-        first = next((at for at, share in self.experiment.traffic_history if enrolled(position, share)), None)
-        return first is not None and first != self.claimed_since(unit)
-
-    def once_enrolled(self, unit: str) -> bool:
-        """Whether the unit is or was enrolled."""
-        return unit in self.kept or enrolled(
-            point_of(self.enrolment_seed, unit), self.experiment.peak_traffic
-        )
-
-    def dealing_at(self, now: datetime) -> Dealing:
-        """Return the epoch in force; before its first has begun, the first."""
-        for dealing in reversed(self.dealings):
-            if dealing.starts_at <= now:
-                return dealing
-        return self.dealings[0]
-
-    @property
-    def exclusive_keys(self) -> frozenset[str]:
-        """Experiments that have one of these in common never share a unit: their layer, and their prompt."""
-        keys = {f"layer {self.experiment.layer}"}
-        if self.experiment.prompt_name is not None:
-            keys.add(f"prompt {self.experiment.prompt_type}/{self.experiment.prompt_name}")
-        return frozenset(keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,27 +190,6 @@ class Snapshot:
         )
 
 
-def overridden(experiment: PromptExperiment, unit: str) -> str | None:
-    """Return the variant that the unit is shown by hand, if any."""
-    return experiment.overrides.get(unit, experiment.overrides.get(EVERY_UNIT))
-
-
-def not_serving(experiment: PromptExperiment, now: datetime) -> str | None:
-    """Return why the experiment serves nobody at this time, or None where it does."""
-    if experiment.status != ExperimentStatus.RUNNING:
-        return f"the experiment is {experiment.status}"
-    return off_schedule(experiment, now)
-
-
-def off_schedule(experiment: PromptExperiment, now: datetime) -> str | None:
-    """Return why the experiment's schedule has it serve nobody at this time, or None where it has it serve."""
-    if experiment.starts_at is not None and now < experiment.starts_at:
-        return f"the experiment is scheduled to start at {experiment.starts_at.isoformat()}"
-    if experiment.ends_at is not None and experiment.has_ended(now):
-        return f"the experiment ended on schedule at {experiment.ends_at.isoformat()}"
-    return None
-
-
 def kept_assignment(live: LiveExperiment, unit: str, held: str, now: datetime) -> Assignment | None:
     """Return the assignment to the variant that the unit holds; None where that was evicted and it is dealt anew."""
     dealing = live.dealing_at(now)
@@ -311,41 +213,6 @@ def surprises(live: LiveExperiment, unit: str, variant: str, now: datetime) -> b
         return False
     answer = _dealt(live, unit, now)
     return isinstance(answer, Assignment) and answer.variant != variant
-
-
-def build_live_experiment(
-    experiment: PromptExperiment, epochs: Iterable[Epoch], held_out: HeldOut | None, kept: Mapping[str, str]
-) -> LiveExperiment:
-    """Work out everything that can be known before a unit comes; `epochs` in their order."""
-    dealings: list[Dealing] = []
-    once_moved = Intervals(())
-    for epoch in epochs:
-        allocation = AllocationMap.from_json(epoch.segments)
-        for _, key in allocation.segments:
-            if experiment.variant(key) is None:
-                raise NotFoundError("variant", key, f"epoch {epoch.number} of {experiment.name!r} deals it")
-        if dealings:
-            once_moved |= moved(dealings[-1].map, allocation)
-        dealings.append(
-            Dealing(epoch.number, epoch.starts_at, allocation, once_moved, frozenset(epoch.evicted))
-        )
-    if not dealings:
-        raise NotFoundError("epoch of experiment", experiment.experiment_id)
-    return LiveExperiment(
-        experiment=experiment,
-        dealings=tuple(dealings),
-        seed=seed(experiment.salt),
-        enrolment_seed=seed(experiment.enrolment_salt),
-        condition=None if experiment.where is None else _condition(experiment.where),
-        held_out=held_out,
-        kept=kept,
-    )
-
-
-def _condition(where: str) -> Condition:
-    from promptab.templates import compile_condition  # noqa: PLC0415 - see promptab.templates
-
-    return compile_condition(where)
 
 
 def _outside(

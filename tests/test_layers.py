@@ -15,7 +15,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "checks"}),
     frozenset({"models", "event_ids"}),
     frozenset({"semver", "allocation", "templates", "lifecycle", "measures", "stats"}),
-    frozenset({"content", "diff", "experiment_rules"}),
+    frozenset({"content", "diff", "experiment_rules", "live_experiment"}),
     frozenset({"analysis", "snapshot"}),
     frozenset({"stores", "library"}),
     frozenset({"managed", "resolving"}),

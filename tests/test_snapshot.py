@@ -21,16 +21,9 @@ from promptab import (
     StateError,
 )
 from promptab.allocation import AllocationMap, allocate, enrolled, point, reallocate
+from promptab.live_experiment import HeldOut, LiveExperiment, build_live_experiment
 from promptab.models import Epoch
-from promptab.snapshot import (
-    HeldOut,
-    LiveExperiment,
-    Lookup,
-    Snapshot,
-    build_live_experiment,
-    first_assignment,
-    kept_assignment,
-)
+from promptab.snapshot import Lookup, Snapshot, first_assignment, kept_assignment
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

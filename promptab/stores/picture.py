@@ -8,8 +8,9 @@ from datetime import datetime
 
 from promptab.allocation import seed
 from promptab.errors import PromptabError
+from promptab.live_experiment import HeldOut, LiveExperiment, build_live_experiment
 from promptab.models import Exposure, PromptExperiment, PromptType, PromptVersion
-from promptab.snapshot import HeldOut, LiveExperiment, Snapshot, build_live_experiment
+from promptab.snapshot import Snapshot
 from promptab.stores.base import Transaction
 
 logger = logging.getLogger("promptab")
