@@ -371,3 +371,17 @@ def test_deployments_at_a_time_tells_what_was_live_then(greeting: Shell) -> None
 def test_datetimes_in_json_are_iso_8601_with_an_offset(greeting: Shell) -> None:
     made = json.loads(greeting.ok("show", "greeting", "--json"))["created_at"]
     assert datetime.fromisoformat(made).tzinfo is not None
+
+
+def test_new_refuses_an_empty_standard_input(shell: Shell) -> None:
+    said = shell.run("new", "system/hello", given="\n")
+    assert said.code == 5
+    assert "standard input was empty" in said.err
+
+
+def test_new_says_which_parts_of_the_version_before_are_gone(shell: Shell) -> None:
+    shell.ok(
+        "new", "system/hello", "--template", "Hi {{ a }}", "--default", "a=Ada", "--config", '{"model": "m"}'
+    )
+    said = shell.run("new", "system/hello", "--template", "Hello {{ a }}", "--json")
+    assert "unlike system/hello@1.0.0 it has no config and no defaults" in said.err

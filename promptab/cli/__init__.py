@@ -57,7 +57,13 @@ app = typer.Typer(name="promptab", cls=Promptab, no_args_is_help=True, pretty_ex
 def root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=lambda given: _show_version(given=given), is_eager=True)
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda given: _show_version(given=given),
+            is_eager=True,
+            help="Print the version of promptab.",
+        ),
     ] = False,
     traceback: Annotated[
         bool,
@@ -71,8 +77,8 @@ def root(
 ) -> None:
     """Keep prompts as versions, split users between them, compare honestly, promote and roll back.
 
-    Every command takes --url (or PROMPTAB_URL) to name the store, and --json for programs. Exit codes:
-    0 fine, 1 unexpected, 2 usage, 3 not found, 4 conflict, 5 invalid input, 6 wrong state, 7 store, 8 a check failed.
+    --url (or PROMPTAB_URL) names the store, and --json is for programs. Exit codes: 0 fine, 1 unexpected, 2 usage,
+    3 not found, 4 conflict, 5 invalid input, 6 wrong state, 7 store, 8 a check failed, 130 interrupted.
     """
 
 

@@ -10,7 +10,7 @@ import typer
 
 from promptab.cli.arguments import actor_or_user, read_file, read_json, read_json_object, read_values
 from promptab.cli.options import ActorOption, JsonOption, PromptArgument, TypeOption, UrlOption
-from promptab.cli.output import emit, run
+from promptab.cli.output import emit, note, run
 from promptab.cli.references import find_prompt, parse_prompt
 from promptab.cli.wording import free_tags
 from promptab.errors import InvalidInputError, NotFoundError
@@ -111,13 +111,19 @@ def new(
         "if_changed": if_changed,
     }
 
-    async def work(lab: Lab) -> PromptVersion:
+    async def work(lab: Lab) -> tuple[PromptVersion, PromptVersion | None]:
         kind, name = await _target(lab, prompt, prompt_type)
         text = source if source is not None or not kind.has_template else _from_stdin(kind)
         content = read_json("template", text) if kind == PromptType.MESSAGE and text else text
-        return await lab.versions.create_version(name, kind, content, **settings)
+        made = await lab.versions.create_version(name, kind, content, **settings)
+        before = made.parent_version
+        return made, None if before is None else await lab.versions.get_version_by_id(before)
 
-    created = run(work, url=url)
+    created, parent = run(work, url=url)
+    if parent is not None and (dropped := _dropped(created, parent)):
+        note(
+            f"unlike {parent.label} it has no {' and no '.join(dropped)}; give them to `new`, or edit the file"
+        )
     emit(created, as_json=as_json, human=lambda to: _print(to, created))
 
 
@@ -134,7 +140,22 @@ def _from_stdin(kind: PromptType) -> str:
         raise InvalidInputError(
             "template", None, f"the text of a {kind} prompt", "give --template TEXT or --file FILE"
         )
-    return sys.stdin.read()
+    text = sys.stdin.read()
+    if not text.strip():
+        # a script that forgot --template must not put an empty prompt into service
+        raise InvalidInputError(
+            "template",
+            text,
+            f"the text of a {kind} prompt",
+            "standard input was empty: give --template or --file",
+        )
+    return text
+
+
+def _dropped(created: PromptVersion, parent: PromptVersion | None) -> list[str]:
+    """Return the parts that the version before has and this one has not."""
+    parts = ("config", "defaults", "validation")
+    return [part for part in parts if getattr(parent, part, None) and not getattr(created, part)]
 
 
 async def _target(lab: Lab, prompt: str, prompt_type: str | None) -> tuple[PromptType, str]:
