@@ -79,6 +79,5 @@ __all__ = [
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
-    "__version__",
     "open",
 ]
