@@ -49,13 +49,12 @@ async def main(url: str) -> None:
         await asyncio.gather(*(serve(user) for user in range(800)))
 
         # 4. Compare over users (three calls of one user are not three users), and act only on a difference.
-        comparison = await lab.compare("greeting")
-        print(comparison.reason)
-        if comparison.leader != second.version:
+        result = await lab.analyze("greeting")
+        print(result.reason)
+        if result.winner != second.version:
             print("no promotion")
             return
-        await lab.experiments.complete("greeting", winner=second.version)
-        await lab.versions.promote(second.version_id, reason=comparison.reason)
+        await lab.promote_winner("greeting", allow_approximate=True)
 
         # 5. And back, should it be needed.
         await lab.versions.rollback("greeting", "system", reason="complaints about the tone")

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import promptab
-from promptab import Comparison, Lab, PromptVariant, PromptVersion
+from promptab import AnalysisResult, Lab, PromptVariant, PromptVersion
+from promptab.analysis.result import METHODS, Method
 
 VERSIONS = {"zero_shot": "1.0.0", "zero_shot_cot": "1.1.0"}
 STEP_BY_STEP = "Q: {{ question }}\nA: Let's think step by step."
@@ -73,9 +74,11 @@ async def start_experiment(lab: Lab, question_set: str, salt: str) -> str:
     return experiment.experiment_id
 
 
-async def replay_assigned(lab: Lab, question_set: str, replies: Replies, *, salt: str) -> Comparison:
+async def replay_assigned(
+    lab: Lab, question_set: str, replies: Replies, *, salt: str, method: Method = "sequential"
+) -> AnalysisResult:
     """Ask every question once, of the version that it is dealt to, and promote a version that is better."""
-    versions = await create_versions(lab, question_set)
+    await create_versions(lab, question_set)
     experiment_id = await start_experiment(lab, question_set, salt)
 
     async def ask(number: int, recorded: Mapping[str, Reply]) -> None:
@@ -87,14 +90,15 @@ async def replay_assigned(lab: Lab, question_set: str, replies: Replies, *, salt
 
     # all at once: outcomes that are recorded side by side share their commits
     await asyncio.gather(*(ask(number, recorded) for number, recorded in replies.items()))
-    comparison = await lab.compare(experiment_id)
-    if comparison.leader is not None:
-        await lab.experiments.complete(experiment_id, winner=comparison.leader)
-        await lab.versions.promote(versions[comparison.leader].version_id, reason=comparison.reason)
-    return comparison
+    result = await lab.analyze(experiment_id, method)
+    if result.winner is not None:
+        await lab.promote_winner(experiment_id, method, allow_approximate=True)
+    return result
 
 
-async def replay_all(lab: Lab, question_set: str, replies: Replies, *, salt: str) -> Comparison:
+async def replay_all(
+    lab: Lab, question_set: str, replies: Replies, *, salt: str, method: Method = "sequential"
+) -> AnalysisResult:
     """Record both replies to every question, each under its own version and as a unit of its own.
 
     Nothing was dealt here, so nothing is promoted.
@@ -114,19 +118,19 @@ async def replay_all(lab: Lab, question_set: str, replies: Replies, *, salt: str
             for number, reply in recorded.items()
         )
     )
-    return await lab.compare(experiment_id)
+    return await lab.analyze(experiment_id, method)
 
 
-async def replay(path: Path, *, url: str, every_reply: bool, salt: str) -> None:
+async def replay(path: Path, *, url: str, every_reply: bool, salt: str, method: Method) -> None:
     async with promptab.open(url) as lab:
         for question_set, replies in read_replies(path).items():
             work = replay_all if every_reply else replay_assigned
-            comparison = await work(lab, question_set, replies, salt=salt)
+            result = await work(lab, question_set, replies, salt=salt, method=method)
             print(f"\n{question_set}: {len(replies)} questions")
-            for variant, estimate in comparison.metrics["success_rate"].estimates.items():
+            for variant, estimate in result.metrics["success_rate"].estimates.items():
                 rate = 100 * (estimate.value or 0.0)
                 print(f"  {variant}  {rate:6.3f} % right of {estimate.events} replies")
-            print(f"  {comparison.reason}")
+            print(f"  {result.reason}")
             live = await lab.choose(question_set, "user", environment="production")
             print(f"  in production: {live.version.version if live.version else 'nothing'}")
 
@@ -137,8 +141,17 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="record every reply, whatever was dealt")
     parser.add_argument("--url", default="sqlite:///:memory:", help="a new store (default: in memory)")
     parser.add_argument("--salt", default="replay", help="decides which question is dealt to which version")
+    parser.add_argument("--method", choices=METHODS, default="sequential", help="how to read the difference")
     arguments = parser.parse_args()
-    asyncio.run(replay(arguments.file, url=arguments.url, every_reply=arguments.all, salt=arguments.salt))
+    asyncio.run(
+        replay(
+            arguments.file,
+            url=arguments.url,
+            every_reply=arguments.all,
+            salt=arguments.salt,
+            method=arguments.method,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
 
-from .analysis import Comparison
+from .analysis.result import AnalysisResult
 from .choice import Choice
 from .diff import VersionDiff
 from .errors import (
@@ -37,15 +37,18 @@ from .models import (
     Tokens,
     VersionStatus,
 )
+from .plan import AnalysisPlan
+from .stats.metric import MetricDefinition
 from .versions import UnderstatedVersionWarning, VersionManager
 
 __version__: str
 
 __all__ = [
     "ABTestManager",
+    "AnalysisPlan",
+    "AnalysisResult",
     "Assignment",
     "Choice",
-    "Comparison",
     "ConflictError",
     "Deployment",
     "ExperimentStatus",
@@ -54,6 +57,7 @@ __all__ = [
     "Lab",
     "Message",
     "MessageTemplate",
+    "MetricDefinition",
     "MetricEvent",
     "MetricsCollector",
     "MetricsSummary",

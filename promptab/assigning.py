@@ -158,6 +158,7 @@ class Assigning(Managed):
                 raise StateError(f"session {session_id!r} is user {owner!r} already; a session is one user's")
             if owner is not None:
                 return
+            await tx.rollup.withdraw([session, unit])
             await tx.experiments.add_alias(session, unit, now)
             live = [experiment.experiment_id for experiment in await tx.experiments.live()]
             for exposure in await tx.exposures.of_unit(session, live):

@@ -148,12 +148,18 @@ def check_items(field: str, value: object) -> tuple[Any, ...]:
 
 
 def check_number(
-    field: str, value: object, *, low: float = -math.inf, high: float = math.inf, above: float | None = None
+    field: str,
+    value: object,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
 ) -> float:
-    """A finite number in [low, high], and greater than `above` where that is given. Booleans are not numbers
-    here.
+    """A finite number in [low, high], and greater than `above` and less than `below` where these are given.
+    Booleans are not numbers here.
     """
-    bound = _number_bound(low, high, above)
+    bound = _number_bound(low, high, above, below)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidInputError(field, value, bound)
     try:
@@ -162,16 +168,18 @@ def check_number(
         raise InvalidInputError(field, "an integer too large for a float", bound) from None
     if not math.isfinite(number) or not low <= number <= high or (above is not None and number <= above):
         raise InvalidInputError(field, value, bound)
+    if below is not None and number >= below:
+        raise InvalidInputError(field, value, bound)
     return number
 
 
-def check_count(field: str, value: object, *, high: int = 2**53) -> int:
-    """A whole number from 0 to `high`; 2**53 is where JSON readers begin to round."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= high:
+def check_count(field: str, value: object, *, low: int = 0, high: int = 2**53) -> int:
+    """A whole number from `low` to `high`; 2**53 is where JSON readers begin to round."""
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
     # CPython refuses to print very long integers
     shown = "a huge number" if isinstance(value, int) and abs(value) >= 10**30 else value
-    raise InvalidInputError(field, shown, f"a whole number from 0 to {high}")
+    raise InvalidInputError(field, shown, f"a whole number from {low} to {high}")
 
 
 def check_flag(field: str, value: object) -> bool:
@@ -295,9 +303,16 @@ def _refuse(control: re.Pattern[str], field: str, value: str) -> None:
         )
 
 
-def _number_bound(low: float, high: float, above: float | None) -> str:
+def _number_bound(low: float, high: float, above: float | None, below: float | None) -> str:
     if above is not None:
-        return f"a finite number greater than {above:g}"
+        most = (
+            f" and less than {below:g}"
+            if below is not None
+            else f" and at most {high:g}"
+            if high < math.inf
+            else ""
+        )
+        return f"a finite number greater than {above:g}{most}"
     if math.isinf(low) and math.isinf(high):
         return "a finite number"
     if math.isinf(high):

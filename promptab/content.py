@@ -12,7 +12,8 @@ from pydantic import BaseModel, PydanticInvalidForJsonSchema, ValidationError
 
 from promptab.checks import CONTROL_BUT_BREAKS, check_items, check_json_object, check_name
 from promptab.errors import InvalidInputError, TemplateError, TemplateLimitError
-from promptab.models import Json, MessageTemplate, PromptType, PromptVersion
+from promptab.models import MessageTemplate, PromptType, PromptVersion
+from promptab.records import Json
 from promptab.semver import is_exact, is_range
 
 if TYPE_CHECKING:

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from promptab.checks import check_name
 from promptab.deploying import check_environment
 from promptab.errors import InvalidInputError, NotFoundError
-from promptab.models import (
-    ENVIRONMENTS,
-    Deployment,
-    Environment,
-    PromptType,
-    PromptVersion,
-    Record,
-    VersionStatus,
-)
+from promptab.models import ENVIRONMENTS, Deployment, Environment, PromptType, PromptVersion, VersionStatus
+from promptab.records import Record
 from promptab.stores.base import Transaction
 
 if TYPE_CHECKING:

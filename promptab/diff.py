@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from promptab.models import Json, PromptVersion, Record
+from promptab.models import PromptVersion
+from promptab.records import Json, Record
 from promptab.semver import Bump
 
 if TYPE_CHECKING:

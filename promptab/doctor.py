@@ -24,9 +24,9 @@ from promptab.models import (
     PromptExperiment,
     PromptType,
     PromptVersion,
-    Record,
     VersionStatus,
 )
+from promptab.records import Record
 from promptab.stores.base import Store, Transaction
 from promptab.stores.migrating import HEAD, VERSION_TABLE
 from promptab.stores.opening import open_store, resolve_url, sqlite_path

@@ -10,6 +10,7 @@ from promptab.allocation import AllocationMap, allocate, normalise, reallocate
 from promptab.checks import check_items, check_mapping, check_name
 from promptab.errors import InvalidInputError
 from promptab.models import Epoch, PromptExperiment, PromptVariant, UnitKind
+from promptab.plan import AnalysisPlan
 
 
 def first_epoch(experiment: PromptExperiment, starts_at: datetime) -> Epoch:
@@ -31,6 +32,13 @@ def prompt_of(name: str, prompt_name: str | None) -> str | None:
         return check_name("name", name)
     except InvalidInputError:
         return None
+
+
+def check_plan(plan: object) -> AnalysisPlan:
+    """Return the plan; a mapping of its fields is one as well, None the plan that says nothing special."""
+    if isinstance(plan, AnalysisPlan):
+        return plan
+    return AnalysisPlan(**check_mapping("plan", {} if plan is None else plan))
 
 
 def check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> tuple[PromptVariant, ...]:

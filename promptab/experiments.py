@@ -22,12 +22,12 @@ from promptab.checks import (
 from promptab.errors import InvalidInputError, NotFoundError, StateError
 from promptab.experiment_rules import (
     check_key,
+    check_plan,
     check_schedule,
     check_split,
     check_unit_kind,
     check_variants,
     check_where,
-    first_epoch,
     next_epoch,
     prompt_of,
 )
@@ -40,8 +40,9 @@ from promptab.models import (
     PromptType,
     PromptVariant,
     UnitKind,
-    VersionStatus,
 )
+from promptab.plan import AnalysisPlan
+from promptab.starting import check_holdout, started
 from promptab.stores.base import Transaction
 
 LEAD_SECONDS = 2.0
@@ -67,6 +68,7 @@ class ABTestManager(Assigning):
         prompt_name: str | None = None,
         control: str | None = None,
         primary_metric: str = "success_rate",
+        plan: AnalysisPlan | Mapping[str, Any] | None = None,
         traffic: float = 1.0,
         unit: UnitKind = "user",
         sticky: bool = True,
@@ -83,7 +85,8 @@ class ABTestManager(Assigning):
 
         `name` is also the prompt's, unless `prompt_name` names another. Weights are relative; `traffic_split`
         (variant key -> weight) goes before the variants' own. The first variant is the control unless
-        `control` names another. `traffic` is the share of units enrolled; `where` a condition over
+        `control` names another. `plan` says how it will be analysed: metrics, guardrails, measurement window; it
+        is frozen at the start. `traffic` is the share of units enrolled; `where` a condition over
         attributes; experiments of one `layer` (by default those on one prompt) never share a unit; `holdout`
         names a share of units kept out, made with `set_holdout`. `starts_at` and `ends_at` schedule serving.
 
@@ -122,6 +125,7 @@ class ABTestManager(Assigning):
                 for shown, key in check_mapping("overrides", overrides or {}).items()
             },
             primary_metric=canonical_metric("primary_metric", primary_metric),
+            plan=check_plan(plan),
             metadata=check_json_object("metadata", metadata or {}),
             salt=check_label("salt", salt or new_salt()),
             enrolment_salt=new_salt(),
@@ -133,10 +137,10 @@ class ABTestManager(Assigning):
         check_schedule(experiment, now)
 
         async def work(tx: Transaction) -> PromptExperiment:
-            await _check_holdout(tx, experiment)
+            await check_holdout(tx, experiment)
             await tx.experiments.insert(experiment)
             if status == ExperimentStatus.RUNNING:
-                return await _started(tx, experiment, now)
+                return await started(tx, experiment, now)
             return experiment
 
         return await (await self._store()).write(work)
@@ -195,7 +199,7 @@ class ABTestManager(Assigning):
                     )
                 return current
             if status == ExperimentStatus.RUNNING and current.started_at is None:
-                return await _started(tx, current, now)
+                return await started(tx, current, now)
             update: dict[str, Any] = {"status": status}
             if status in _ENDED:
                 update |= {"ended_at": now, "winner": winner}
@@ -325,6 +329,10 @@ class ABTestManager(Assigning):
             overrides = {unit: key for unit, key in current.overrides.items() if unit != shown}
             if variant is not None:
                 overrides[shown] = variant
+            if EVERY_UNIT in {shown, *current.overrides}:
+                await tx.rollup.reset([current.experiment_id])
+            else:
+                await tx.rollup.withdraw([shown], experiment_id=current.experiment_id)
             await tx.exposures.leave_out(current.experiment_id, None if shown == EVERY_UNIT else shown)
             changed = current.model_copy(update={"overrides": overrides})
             await tx.experiments.replace(changed)
@@ -363,44 +371,3 @@ async def _reread(tx: Transaction, experiment: PromptExperiment) -> PromptExperi
     if current is None:
         raise NotFoundError("experiment", experiment.name)
     return current
-
-
-async def _started(tx: Transaction, experiment: PromptExperiment, now: datetime) -> PromptExperiment:
-    """Begin serving: check the schedule and the versions, deal the first map."""
-    check_schedule(experiment, now)
-    if experiment.prompt_name is not None:
-        await _check_versions(tx, experiment, experiment.prompt_name)
-    running = experiment.model_copy(
-        update={
-            "status": ExperimentStatus.RUNNING,
-            "started_at": now,
-            "traffic_history": ((now, experiment.traffic),),
-        }
-    )
-    await tx.experiments.replace(running)
-    await tx.experiments.add_epoch(first_epoch(experiment, now))
-    return running
-
-
-async def _check_holdout(tx: Transaction, experiment: PromptExperiment) -> None:
-    if experiment.holdout is not None and experiment.holdout not in await tx.experiments.holdouts():
-        raise NotFoundError("holdout", experiment.holdout, "make it with set_holdout first")
-
-
-async def _check_versions(tx: Transaction, experiment: PromptExperiment, name: str) -> None:
-    """Refuse to serve versions that are missing or archived. A prompt that does not exist has none to be missing."""
-    numbers = await tx.versions.numbers(experiment.prompt_type, name)
-    for variant in experiment.variants:
-        if not numbers or variant.version is None:
-            continue
-        version = await tx.versions.by_number(experiment.prompt_type, name, variant.version)
-        if version is None:
-            raise NotFoundError(
-                "version",
-                f"{experiment.prompt_type}/{name}@{variant.version}",
-                f"the prompt has {', '.join(numbers[:5])}",
-            )
-        if version.status == VersionStatus.ARCHIVED:
-            raise StateError(
-                f"{version.label} is archived and cannot be served; set its status to active first"
-            )

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from promptab.analysis import Comparison
+from promptab.analysing import Period
+from promptab.analysis.result import AnalysisResult, Method
 from promptab.assigning import unit_of
 from promptab.checks import check_json_object
 from promptab.choice import Choice, Source
 from promptab.content import check_prompt, compile_version
 from promptab.deploying import check_environment
-from promptab.errors import InvalidInputError, NotFoundError
+from promptab.errors import InvalidInputError, NotFoundError, StateError
 from promptab.experiments import ABTestManager
 from promptab.live_experiment import LiveExperiment
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
-from promptab.models import ENVIRONMENTS, Assignment, PromptType, PromptVersion
+from promptab.models import ENVIRONMENTS, Assignment, Deployment, PromptType, PromptVersion
 from promptab.resolving import find_version
 from promptab.semver import check_reference, is_exact
 from promptab.snapshot import Snapshot
+from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store, open_until_the_loop_ends
 from promptab.versions import VersionManager
@@ -83,9 +86,50 @@ class Lab:
         served = await self._served(snapshot, kind, name, (user_id, session_id, features), attributes)
         return self._choice(snapshot, kind, name, served)
 
-    async def compare(self, experiment: str) -> Comparison:
-        """Compare an experiment's variants with its control; see `MetricsCollector.compare`."""
+    async def analyze(
+        self,
+        experiment: str,
+        method: Method = "sequential",
+        metrics: Iterable[str | MetricDefinition] | None = None,
+        segments: Iterable[str] = (),
+        since: datetime | None = None,
+        *,
+        series: Period | None = None,
+        confidence: float | None = None,
+    ) -> AnalysisResult:
+        """Say what an experiment shows, and which variant wins or why none does; see
+        `MetricsCollector.analyze`.
+        """
+        return await self.metrics.analyze(
+            experiment, method, metrics, segments, since, series=series, confidence=confidence
+        )
+
+    async def compare(self, experiment: str) -> AnalysisResult:
+        """Analyse at a fixed horizon: right for one look, at a moment planned before the start."""
         return await self.metrics.compare(experiment)
+
+    async def promote_winner(
+        self,
+        experiment: str,
+        method: Method = "sequential",
+        *,
+        allow_approximate: bool = False,
+        actor: str | None = None,
+    ) -> Deployment:
+        """Analyse, put the winner's version into production with the analysis as evidence, and complete the
+        experiment. Safe to run again: what is live already is not moved twice.
+
+        `allow_approximate` accepts a sequential analysis without a measurement window, whose alpha is then not
+        exact. Raises `StateError` where there is no winner, where it serves no version, and where the analysis
+        is approximate and that is not allowed; nothing has changed then.
+        """
+        result = await self.analyze(experiment, method)
+        version = await self._winning_version(result, allow_approximate=allow_approximate)
+        deployment = await self.versions.promote(
+            version.version_id, reason=result.reason, actor=actor, evidence=result.evidence()
+        )
+        await self.experiments.complete(result.experiment_id, winner=result.winner)
+        return deployment
 
     async def close(self) -> None:
         """Write what is queued and close the store. A second time does nothing."""
@@ -98,6 +142,25 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _winning_version(self, result: AnalysisResult, *, allow_approximate: bool) -> PromptVersion:
+        if result.winner is None:
+            raise StateError(f"experiment {result.experiment!r} has no winner: {result.reason}")
+        if result.approximate and not allow_approximate:
+            raise StateError(
+                f"the analysis of experiment {result.experiment!r} is approximate: it has no measurement window; "
+                "declare one in the plan (window_hours) before the start, or pass allow_approximate=True"
+            )
+        experiment = await self.experiments.get_experiment(result.experiment_id)
+        variant = None if experiment is None else experiment.variant(result.winner)
+        if experiment is None or variant is None or variant.version is None or experiment.prompt_name is None:
+            raise StateError(f"variant {result.winner} of experiment {result.experiment!r} serves no version")
+        version = await self.versions.get_version(
+            experiment.prompt_name, experiment.prompt_type, variant.version
+        )
+        return _required(
+            version, experiment.prompt_type, experiment.prompt_name, f"{variant.version} is gone"
+        )
 
     async def _served(
         self,

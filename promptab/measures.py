@@ -15,14 +15,16 @@ from promptab.checks import (
 )
 from promptab.errors import InvalidInputError
 from promptab.models import Tokens
+from promptab.stats.metric import MEASURE_ALIASES
 
 TokensInput = int | Mapping[str, int | None] | Tokens | None
+
+_DERIVED = {"p95_response_time": "response_time", "cost_per_success": "cost and success"}
+"""Metrics that no event carries -> what to record for them."""
 
 MAX_TOKENS = 10**12
 """Of one event: the sums of millions of events still fit into the 63 bits of a database."""
 
-_ALIASES = {"success": "success_rate", "user_rating": "rating"}
-"""What an event's argument is called -> the metric that it gives."""
 _OWN_ARGUMENTS = {
     "success_rate": "success",
     "error_rate": "success",
@@ -37,15 +39,26 @@ _OWN_ARGUMENTS = {
 def canonical_metric(field: str, name: object) -> str:
     """Return the one name of a metric: `success` is `success_rate`, and `user_rating` is `rating`.
 
-    Raises `InvalidInputError` for what is no name of a metric, and for a quantile, which is worked out from
-    the metric that it is of.
+    Raises `InvalidInputError` for what is no name of a metric.
     """
     checked = check_name(field, name)
-    if checked == "p95_response_time":
+    return MEASURE_ALIASES.get(checked, checked)
+
+
+def measured_metric(field: str, name: object) -> str:
+    """Return the canonical name of a metric that events carry themselves.
+
+    Raises `InvalidInputError` as `canonical_metric` does, and for what is worked out from other measures.
+    """
+    canonical = canonical_metric(field, name)
+    if canonical in _DERIVED:
         raise InvalidInputError(
-            field, checked, "a metric of its own", "record response_time, and name that one"
+            field,
+            canonical,
+            "a metric of its own",
+            f"record {_DERIVED[canonical]}; it is worked out from that",
         )
-    return _ALIASES.get(checked, checked)
+    return canonical
 
 
 def check_success(success: object) -> bool | None:
@@ -88,14 +101,14 @@ def check_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
             "metrics", f"{len(given)} metrics", f"at most {MAX_METRICS_PER_EVENT} metrics"
         )
     for name in given:
-        if (own := _OWN_ARGUMENTS.get(canonical_metric("metrics", name))) is not None:
+        if (own := _OWN_ARGUMENTS.get(measured_metric("metrics", name))) is not None:
             raise InvalidInputError("metrics", name, "a named metric", f"pass it as the argument {own}")
     return {name: _check_value(f"metrics[{name}]", value) for name, value in given.items()}
 
 
 def outcome_fields(metric: object, value: object) -> dict[str, Any]:
     """Return the fields of the event that carries this one outcome."""
-    name = canonical_metric("metric_name", metric)
+    name = measured_metric("metric_name", metric)
     number = _check_value("metric_value", value)
     match name:
         case "error_rate":

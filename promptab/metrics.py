@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from promptab.analysis import Comparison, compare
+from promptab.analysing import Analysing
 from promptab.assigning import find_experiment, session_unit
 from promptab.checks import (
     check_count,
@@ -21,17 +21,17 @@ from promptab.checks import (
 )
 from promptab.errors import InvalidInputError
 from promptab.event_ids import new_event_id
-from promptab.managed import Managed
 from promptab.measures import (
     TokensInput,
-    canonical_metric,
     check_metrics,
     check_optional,
     check_success,
     check_tokens,
+    measured_metric,
     outcome_fields,
 )
-from promptab.models import MetricEvent, PromptExperiment, PromptMetrics, Record, Utc
+from promptab.models import MetricEvent, PromptExperiment, PromptMetrics
+from promptab.records import Record, Utc
 from promptab.snapshot import surprises
 from promptab.stores.base import Store, Transaction
 
@@ -77,7 +77,7 @@ class PerformancePeriod(Record):
     metrics: PromptMetrics
 
 
-class MetricsCollector(Managed):
+class MetricsCollector(Analysing):
     """Records events and outcomes, and answers what they add up to."""
 
     async def record_event(
@@ -194,7 +194,7 @@ class MetricsCollector(Managed):
         end_time: datetime | None = None,
     ) -> dict[str, PromptMetrics]:
         """Return each version's metrics side by side, in the order given and under the ids as they were
-        given. What differs reliably is in `compare`.
+        given. What differs reliably is in `analyze`.
         """
         wanted = _check_ids(version_ids)
         found = await self._metrics(wanted.values(), start_time, end_time)
@@ -209,7 +209,7 @@ class MetricsCollector(Managed):
         better.
         """
         most = check_count("limit", limit)
-        name = metric if metric in tuple(_RANKINGS) else canonical_metric("metric", metric)
+        name = metric if metric in tuple(_RANKINGS) else measured_metric("metric", metric)
         compared = await self.compare_variants(version_ids)
         ranked = sorted(compared.items(), key=lambda item: _rank(name, item[1]))
         return ranked[:most]
@@ -268,32 +268,13 @@ class MetricsCollector(Managed):
             return 0
 
         async def work(tx: Transaction) -> int:
-            return await tx.events.delete(None if known is None else [known])
+            version_ids = None if known is None else [known]
+            touched = await tx.events.experiment_ids(version_ids)
+            deleted = await tx.events.delete(version_ids)
+            await tx.rollup.reset(touched)
+            return deleted
 
         return await (await self._store()).write(work)
-
-    async def compare(self, experiment: str, *, confidence: float = 0.95) -> Comparison:
-        """Compare an experiment's variants with its control, metric by metric, over units.
-
-        The intervals are right where units are randomised and have many events each (delta method), for one
-        look at a planned moment. Raises `NotFoundError`.
-        """
-        level = check_number("confidence", confidence, low=0.0, high=1.0)
-        store = await self._store()
-        await store.flush()
-        found = await find_experiment(store, experiment, now=self._clock())
-
-        async def work(tx: Transaction) -> Comparison:
-            return compare(
-                await tx.events.unit_sums(found.experiment_id, without=found.overrides),
-                experiment=found,
-                exposed_units=await tx.exposures.analysed_counts(
-                    found.experiment_id, without=found.overrides
-                ),
-                confidence=level,
-            )
-
-        return await store.read(work)
 
     async def _metrics(
         self,

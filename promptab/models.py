@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from promptab.checks import check_json_object, check_label, check_number, check_text, check_time
+from promptab.checks import check_json_object, check_label, check_number, check_text
 from promptab.errors import InvalidInputError
-
-Json = Mapping[str, Any]
-Utc = Annotated[datetime, AfterValidator(lambda value: check_time("time", value))]
+from promptab.plan import AnalysisPlan
+from promptab.records import Json, Record, Utc
 
 ENVIRONMENTS = ("production", "staging")
 Environment = Literal["production", "staging"]
@@ -67,10 +66,6 @@ class ExperimentStatus(Choices):
     PAUSED = "paused"
     COMPLETED = "completed"
     STOPPED = "stopped"
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class MessageTemplate(Record):
@@ -217,6 +212,7 @@ class PromptExperiment(Record):
     has_reported: bool = False
     """Whether somebody reported a unit with another variant than its hash gives: then first meetings are looked up."""
     primary_metric: str = "success_rate"
+    plan: AnalysisPlan = Field(default_factory=AnalysisPlan)
     metadata: Json = Field(default_factory=dict)
     salt: str
     enrolment_salt: str

@@ -16,7 +16,8 @@ from tests.command_line import Shell
 
 ORDER = (
     "init", "list", "log", "show", "diff", "new", "tag", "render", "promote",
-    "experiment create", "experiment list", "assign", "record", "experiment status", "metrics", "compare",
+    "experiment create", "experiment list", "assign", "record", "experiment status", "experiment analyze", "metrics",
+    "compare",
     "experiment weights", "experiment pause", "experiment resume", "experiment complete",
     "experiment start", "experiment stop", "rollback", "deployments", "doctor",
 )  # fmt: skip

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from promptab import Lab
+from promptab.analysis.wording import measure
 from promptab.cli.output import run
-from promptab.cli.wording import counted, measure, percent, span
+from promptab.cli.wording import counted, percent, span
 from tests.command_line import Shell
 
 
@@ -280,18 +281,18 @@ def record_uses(count: int, *, fail: str | None = None) -> None:
     run(work, url=None)
 
 
-def test_compare_names_a_leader_only_with_reason(shell: Shell) -> None:
+def test_compare_names_a_winner_only_with_reason(shell: Shell) -> None:
     create(shell)
     empty = shell.ok("compare", "greeting")
-    assert "No leader." in empty
+    assert "No winner." in empty
     assert "not enough data on success_rate" in " ".join(empty.split())
     record_uses(40, fail="1.0.0")
     told = shell.json("compare", "greeting")
-    assert (told["leader"], told["control"]) == ("1.1.0", "1.0.0")
+    assert (told["winner"], told["control"]) == ("1.1.0", "1.0.0")
     shown = shell.ok("compare", "greeting")
     for part in (
         "Success rate (primary, higher is better)",
-        "Leader: 1.1.0",
+        "Winner: 1.1.0",
         "├",
         "┤",
         "●",

@@ -1,4 +1,4 @@
-"""Comparing the variants of an experiment: which units and events count, and what is concluded."""
+"""Analysing an experiment in a store: which units and events count, and what is concluded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from promptab import Comparison, Lab, NotFoundError, PromptExperiment, PromptVariant
-from promptab.analysis import VariantEstimate
-from promptab.stats.ratio import ratio_difference
+from promptab import AnalysisPlan, AnalysisResult, Lab, NotFoundError, PromptExperiment, PromptVariant
+from promptab.analysis.result import VariantEstimate
+from promptab.stats.fixed import t_interval
+from promptab.stats.ratio import ratio_contrast
 from promptab.stats.summary import UnitSums
 from tests.clock import SettableClock
 
 A, B = "1.0.0", "1.1.0"
+FEW = AnalysisPlan(minimum_units=10)
 
 
 @pytest.fixture
@@ -26,11 +28,11 @@ async def experiment(lab: Lab) -> PromptExperiment:
     await lab.versions.create_version("greeting", "system", "Hello.", A)
     await lab.versions.create_version("greeting", "system", "Hi.", B)
     return await lab.experiments.create_experiment(
-        "greeting", "system", [PromptVariant(A), PromptVariant(B)], salt="s"
+        "greeting", "system", [PromptVariant(A), PromptVariant(B)], salt="s", plan=FEW
     )
 
 
-def estimate(comparison: Comparison, variant: str, metric: str = "success_rate") -> VariantEstimate:
+def estimate(comparison: AnalysisResult, variant: str, metric: str = "success_rate") -> VariantEstimate:
     return comparison.metrics[metric].estimates[variant]
 
 
@@ -53,18 +55,19 @@ async def serve(
 async def test_compare_gives_estimates_and_the_interval_over_units(
     lab: Lab, experiment: PromptExperiment
 ) -> None:
-    told = await serve(lab, range(60), {A: 0.3, B: 0.8})
+    told = await serve(lab, range(90), {A: 0.3, B: 0.8})  # enough for a t interval
     compared = await lab.compare(experiment.experiment_id)
     sums = {
         key: {1: UnitSums.of((len(outcomes), sum(outcomes)) for outcomes in units)}
         for key, units in told.items()
     }
-    expected = ratio_difference(sums[B], sums[A], confidence=0.95)
+    expected = ratio_contrast(sums[B], sums[A])
     difference = compared.metrics["success_rate"].differences[B]
-    assert expected.low is not None
     assert expected.value is not None
+    assert expected.se is not None
+    assert expected.df is not None
     assert difference.value == pytest.approx(expected.value)
-    assert difference.low == pytest.approx(expected.low)
+    assert difference.low == pytest.approx(t_interval(expected.value, expected.se, expected.df).low)
     for key, units in told.items():
         successes = sum(sum(outcomes) for outcomes in units)
         assert estimate(compared, key).value == pytest.approx(successes / (4 * len(units)))
@@ -73,14 +76,14 @@ async def test_compare_gives_estimates_and_the_interval_over_units(
 
 
 @pytest.mark.parametrize(
-    ("rates", "leader"), [({A: 0.2, B: 0.9}, B), ({A: 0.5, B: 0.5}, None), ({A: 0.9, B: 0.2}, None)]
+    ("rates", "winner"), [({A: 0.2, B: 0.9}, B), ({A: 0.5, B: 0.5}, None), ({A: 0.9, B: 0.2}, None)]
 )
-async def test_a_leader_is_named_only_when_its_interval_excludes_zero(
-    lab: Lab, experiment: PromptExperiment, rates: dict[str, float], leader: str | None
+async def test_a_winner_is_named_only_when_its_interval_excludes_zero(
+    lab: Lab, experiment: PromptExperiment, rates: dict[str, float], winner: str | None
 ) -> None:
     await serve(lab, range(50), rates)
     compared = await lab.compare("greeting")
-    assert (compared.experiment_id, compared.leader) == (experiment.experiment_id, leader)
+    assert (compared.experiment_id, compared.winner) == (experiment.experiment_id, winner)
     difference = compared.metrics["success_rate"].differences[B]
     assert difference.low is not None
     assert difference.high is not None
@@ -93,18 +96,20 @@ async def test_an_experiment_on_errors_is_led_by_the_variant_with_fewer_of_them(
     for number in (A, B):
         await lab.versions.create_version("greeting", "system", f"Hello {number}.", number)
     arms = [PromptVariant(A), PromptVariant(B)]
-    await lab.experiments.create_experiment("greeting", "system", arms, salt="s", primary_metric="error_rate")
+    await lab.experiments.create_experiment(
+        "greeting", "system", arms, salt="s", primary_metric="error_rate", plan=FEW
+    )
     await serve(lab, range(60), {A: 0.3, B: 0.8})
     compared = await lab.compare("greeting")
-    assert compared.leader == B
+    assert compared.winner == B
     errors, successes = compared.metrics["error_rate"], compared.metrics["success_rate"]
     assert errors.differences[B].value == pytest.approx(-(successes.differences[B].value or 0.0))
 
 
-async def test_no_data_names_no_leader(lab: Lab, experiment: PromptExperiment) -> None:
+async def test_no_data_names_no_winner(lab: Lab, experiment: PromptExperiment) -> None:
     compared = await lab.compare(experiment.experiment_id)
-    assert (compared.leader, compared.units) == (None, {A: 0, B: 0})
-    assert "not enough data" in compared.reason
+    assert (compared.winner, compared.units) == (None, {A: 0, B: 0})
+    assert compared.reason.startswith("Not enough units yet")
     assert list(compared.metrics) == ["success_rate"]
 
 
@@ -229,7 +234,7 @@ async def test_a_unit_counts_in_the_epoch_of_its_first_exposure(
         }
         for key, epochs in units.items()
     }
-    expected = ratio_difference(sums[B], sums[A], confidence=0.95)
+    expected = ratio_contrast(sums[B], sums[A])
     found = (await lab.compare(experiment.experiment_id)).metrics["success_rate"].differences[B]
     assert expected.epochs
     assert expected.value is not None
@@ -268,5 +273,5 @@ async def test_compare_of_an_unknown_experiment_or_metric_is_refused(
 ) -> None:
     with pytest.raises(NotFoundError, match="nothing"):
         await lab.compare("nothing")
-    with pytest.raises(NotFoundError, match="compared are success_rate"):
+    with pytest.raises(NotFoundError, match="analysed are success_rate"):
         (await lab.compare(experiment.name)).better("revenue")

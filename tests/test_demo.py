@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import promptab
-from promptab import Comparison, Deployment, Lab, StateError, Tokens
+from promptab import AnalysisResult, Deployment, Lab, StateError, Tokens
 from promptab.demo import Case, Demo, Fall, Reply, SimulatedModel
 from promptab.demo.answering import case_of
 from promptab.demo.prompts import BETTER, WORSE, AddedPrompts, add_prompts
-from promptab.stats import UnitSums, ratio_difference
+from promptab.stats.summary import UnitSums
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,13 +28,13 @@ class SameForAll:
 
 async def told(
     lab: Lab, *, seed: int = 7, customers: int = 600, worse: int = 60
-) -> tuple[Comparison, Demo, Fall]:
+) -> tuple[AnalysisResult, Demo, Fall]:
     """Take every step of the demo with the simulated model."""
     added = await add_prompts(lab, None, lock_path=Path("unused"))
     demo = Demo(lab, SimulatedModel(seed), added.first, seed=seed)
     _, experiment = await demo.release()
     await demo.serve(customers, on_customer=lambda: None)
-    comparison = await lab.compare(experiment.experiment_id)
+    comparison = await lab.analyze(experiment.experiment_id)
     await demo.end_experiment(comparison)
     third = await demo.release_worse()
     await demo.serve(worse, on_customer=lambda: None)
@@ -49,7 +49,7 @@ def moves(history: list[Deployment]) -> list[tuple[str, str | None, str | None]]
 
 async def test_winner_is_promoted_and_the_bad_version_is_taken_back(lab: Lab) -> None:
     comparison, demo, fall = await told(lab)
-    assert comparison.leader == "1.0.1"
+    assert comparison.winner == "1.0.1"
     history = await demo.history()
     assert moves(history) == [
         ("promote", None, "1.0.0"),
@@ -92,8 +92,8 @@ async def test_nothing_is_promoted_without_a_winner(lab: Lab) -> None:
     demo = Demo(lab, SameForAll(), added.first, seed=1)
     _, experiment = await demo.release()
     served = await demo.serve(300, on_customer=lambda: None)
-    comparison = await lab.compare(experiment.experiment_id)
-    assert comparison.leader is None
+    comparison = await lab.analyze(experiment.experiment_id)
+    assert comparison.winner is None
     assert await demo.end_experiment(comparison) is None
     stopped = await lab.experiments.get_experiment(experiment.experiment_id)
     assert stopped is not None
@@ -115,7 +115,7 @@ async def test_every_call_is_recorded_under_the_version_that_was_served(lab: Lab
     _, experiment = await demo.release()
     through: list[None] = []
     served = await demo.serve(120, on_customer=lambda: through.append(None))
-    comparison = await lab.compare(experiment.experiment_id)
+    comparison = await lab.analyze(experiment.experiment_id)
     estimates = comparison.metrics["success_rate"].estimates
     assert {key: (sums.units, sums.n) for key, sums in served.by_version.items()} == {
         key: (estimate.units, estimate.events) for key, estimate in estimates.items()
@@ -237,7 +237,7 @@ def test_fall_is_shown_only_where_chance_is_no_explanation(after: int, *, shown:
     def sums(successes: int) -> UnitSums:
         return UnitSums.of([(1.0, float(number < successes)) for number in range(100)])
 
-    fall = Fall("1.0.2", "1.0.1", after / 100, 0.6, ratio_difference({1: sums(after)}, {1: sums(60)}), 100)
+    fall = Fall.between("1.0.2", "1.0.1", sums(after), sums(60))
     assert fall.is_shown is shown
     assert fall.reason.startswith("success fell") is shown
 
@@ -246,6 +246,6 @@ def test_fall_is_shown_only_where_chance_is_no_explanation(after: int, *, shown:
 def test_fall_without_any_variation_is_judged_by_permutation(customers: int, *, shown: bool) -> None:
     always, never = UnitSums.of([(1.0, 1.0)] * customers), UnitSums.of([(1.0, 0.0)] * customers)
     for after, before, rate, is_fall in ((never, always, 0.0, shown), (always, never, 1.0, False)):
-        difference = ratio_difference({1: after}, {1: before})
-        assert difference.high is None
-        assert Fall("1.0.2", "1.0.1", rate, 1.0 - rate, difference, customers).is_shown is is_fall
+        fall = Fall.between("1.0.2", "1.0.1", after, before)
+        assert (fall.interval, fall.rate, fall.calls) == (None, rate, customers)
+        assert fall.is_shown is is_fall

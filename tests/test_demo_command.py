@@ -102,7 +102,7 @@ def test_temporary_store_is_gone_afterwards(story: str) -> None:
 
 def test_json_holds_the_whole_result(result: Any) -> None:
     assert result["simulated"] is True
-    assert result["promoted"] == result["comparison"]["leader"] == "1.0.1"
+    assert result["promoted"] == result["comparison"]["winner"] == "1.0.1"
     assert (result["bad_version"], result["rolled_back_to"]) == ("1.0.2", "1.0.1")
     assert result["bad_success_rate"] < result["success_rate_before"]
     assert [move["action"] for move in result["deployments"]] == ["promote"] * 3 + ["rollback"]

@@ -65,7 +65,7 @@ def test_replay_reads_the_recorded_replies(
     assert live == (["1.0.0"] * 4 if options else ["1.1.0", "1.1.0", "1.0.0", "1.0.0"])
     if options:
         assert "78.667 % right of 600 replies" in done.stdout
-        assert "1.1.0 is 4.2 points worse" in done.stdout
+        assert "the difference is -4.2 points" in done.stdout
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptab.analysis import MetricComparison, VariantDifference, VariantEstimate
+from promptab.analysis.result import MetricAnalysis, VariantDifference, VariantEstimate
 from promptab.cli.interval_chart import PLOT_COLUMNS, Row, chart, metric_charts, ticks
 from promptab.cli.interval_plot import ASCII, Interval
 
@@ -51,7 +51,7 @@ def test_points_stand_above_their_numbers() -> None:
         assert numbers.index(str(value)) == 3 + value * 5
 
 
-def comparison(low: float | None = 0.06, high: float | None = 0.16) -> MetricComparison:
+def comparison(low: float | None = 0.06, high: float | None = 0.16) -> MetricAnalysis:
     def estimate(key: str, value: float | None) -> VariantEstimate:
         known = low is not None and value is not None
         ends = (value - 0.02, value + 0.02) if known and value is not None else (None, None)
@@ -70,14 +70,22 @@ def comparison(low: float | None = 0.06, high: float | None = 0.16) -> MetricCom
         lift=0.2,
         left_out=(),
         verdict="better",
-        ground="interval",
+        technique="t",
+        lift_low=None,
+        lift_high=None,
+        adjusted=None,
+        probability_better=None,
+        expected_loss=None,
+        size=None,
+        safety=None,
         sentence="B is better",
     )
-    return MetricComparison(
+    return MetricAnalysis(
         metric="success_rate",
         label="Success rate",
         direction="increase",
         format="percent",
+        role="primary",
         estimates={"A": estimate("A", 0.6), "B": estimate("B", 0.71)},
         differences={"B": difference},
     )

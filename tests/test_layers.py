@@ -13,15 +13,19 @@ PACKAGE = ROOT / "promptab"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "checks"}),
-    frozenset({"models", "event_ids"}),
-    frozenset({"semver", "allocation", "templates", "lifecycle", "measures", "stats"}),
+    frozenset({"records", "event_ids"}),
+    frozenset({"stats"}),
+    frozenset({"plan"}),
+    frozenset({"models"}),
+    frozenset({"semver", "allocation", "templates", "lifecycle", "measures"}),
     frozenset({"content", "diff", "experiment_rules", "live_experiment"}),
     frozenset({"analysis", "snapshot"}),
     frozenset({"stores", "library"}),
-    frozenset({"managed", "resolving"}),
+    frozenset({"managed", "resolving", "starting", "gathering"}),
     frozenset({"deploying", "assigning"}),
+    frozenset({"analysing"}),
     frozenset({"versions", "experiments", "metrics"}),
-    frozenset({"choice", "lab", "sync", "copying", "doctor"}),
+    frozenset({"choice", "lab", "sync", "copying", "doctor", "report"}),
     frozenset({"demo"}),
     frozenset({"cli", "server", "testing", "integrations"}),
 )

@@ -9,6 +9,7 @@ import pytest
 
 import promptab
 from examples.replay import Replies, read_replies, replay_all, replay_assigned
+from promptab.analysis.result import METHODS, Method
 
 RATES = {
     "multiarith": {"1.0.0": 17.667, "1.1.0": 78.667},
@@ -37,7 +38,7 @@ async def test_success_rates_are_exact_when_every_reply_is_recorded(
     recorded: Mapping[str, Replies], question_set: str
 ) -> None:
     async with promptab.open("sqlite:///:memory:") as lab:
-        comparison = await replay_all(lab, question_set, recorded[question_set], salt="all")
+        result = await replay_all(lab, question_set, recorded[question_set], salt="all")
         for number, percent in RATES[question_set].items():
             version = await lab.versions.get_version(question_set, "user", number)
             assert version is not None
@@ -46,7 +47,7 @@ async def test_success_rates_are_exact_when_every_reply_is_recorded(
             assert metrics.total_events == len(recorded[question_set])
             assert metrics.success_count == right
             assert round(100 * metrics.success_rate, 3) == percent
-            assert comparison.metrics["success_rate"].estimates[number].value == pytest.approx(
+            assert result.metrics["success_rate"].estimates[number].value == pytest.approx(
                 metrics.success_rate, rel=1e-12
             )
 
@@ -55,38 +56,41 @@ async def test_step_by_step_is_worse_on_commonsenseqa_over_all_replies(
     recorded: Mapping[str, Replies],
 ) -> None:
     async with promptab.open("sqlite:///:memory:") as lab:
-        comparison = await replay_all(lab, "commonsenseqa", recorded["commonsenseqa"], salt="all")
-    difference = comparison.metrics["success_rate"].differences["1.1.0"]
+        result = await replay_all(lab, "commonsenseqa", recorded["commonsenseqa"], salt="all", method="fixed")
+    difference = result.metrics["success_rate"].differences["1.1.0"]
     assert difference.value == pytest.approx(-0.04177, abs=1e-5)
-    # a z test with pooled variance gives 0.02848; Welch's t on the same counts differs in the fourth decimal
-    assert difference.p_value == pytest.approx(0.0285, abs=2e-4)
-    assert comparison.leader is None
+    # each reply is a unit of its own here, so this is the z test with pooled variance
+    assert difference.p_value == pytest.approx(0.02853, abs=1e-5)
+    assert difference.verdict == "worse"
+    assert result.winner is None
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("question_set", ["multiarith", "gsm8k"])
 @pytest.mark.parametrize("salt", SALTS[:3])
 async def test_step_by_step_is_promoted_where_it_is_far_better(
-    recorded: Mapping[str, Replies], question_set: str, salt: str
+    recorded: Mapping[str, Replies], question_set: str, salt: str, method: Method
 ) -> None:
     async with promptab.open("sqlite:///:memory:") as lab:
-        comparison = await replay_assigned(lab, question_set, recorded[question_set], salt=salt)
-        assert comparison.leader == "1.1.0"
+        result = await replay_assigned(lab, question_set, recorded[question_set], salt=salt, method=method)
+        assert result.winner == "1.1.0"
         live = await lab.versions.get_version(question_set, "user", "production")
         assert live is not None
         assert live.version == "1.1.0"
         history = await lab.versions.deployments(question_set, "user")
         assert [move.version for move in history] == ["1.0.0", "1.1.0"]
-        assert history[-1].reason == comparison.reason
+        assert history[-1].reason == result.reason
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("question_set", ["commonsenseqa", "addsub"])
 @pytest.mark.parametrize("salt", SALTS)
 async def test_step_by_step_is_never_named_winner_where_it_is_not_better(
-    recorded: Mapping[str, Replies], question_set: str, salt: str
+    recorded: Mapping[str, Replies], question_set: str, salt: str, method: Method
 ) -> None:
     async with promptab.open("sqlite:///:memory:") as lab:
-        comparison = await replay_assigned(lab, question_set, recorded[question_set], salt=salt)
-        assert comparison.leader is None
+        result = await replay_assigned(lab, question_set, recorded[question_set], salt=salt, method=method)
+        assert result.winner is None
         live = await lab.versions.get_version(question_set, "user", "production")
         assert live is not None
         assert live.version == "1.0.0"
@@ -94,9 +98,9 @@ async def test_step_by_step_is_never_named_winner_where_it_is_not_better(
 
 async def test_each_question_is_dealt_to_exactly_one_version(recorded: Mapping[str, Replies]) -> None:
     async with promptab.open("sqlite:///:memory:") as lab:
-        comparison = await replay_assigned(lab, "addsub", recorded["addsub"], salt=SALTS[0])
-        assert sum(comparison.units.values()) == len(recorded["addsub"])
-        estimates = comparison.metrics["success_rate"].estimates
+        result = await replay_assigned(lab, "addsub", recorded["addsub"], salt=SALTS[0])
+        assert sum(result.units.values()) == len(recorded["addsub"])
+        estimates = result.metrics["success_rate"].estimates
         assert sum(estimate.events for estimate in estimates.values()) == len(recorded["addsub"])
         dealt = await lab.experiments.get_experiment_assignments("addsub")
         right = {

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptab.errors import InvalidInputError
-from promptab.stats import UnitSums
+from promptab.stats.summary import UnitSums
 
 unit_totals = st.tuples(
-    st.integers(min_value=1, max_value=50).map(float),
+    st.integers(min_value=0, max_value=50).map(float),
     st.floats(min_value=-1e6, max_value=1e6, allow_subnormal=False),
 )
 groups = st.lists(unit_totals, max_size=20)
@@ -92,6 +92,15 @@ def test_of_takes_the_ratio_as_center_unless_told_otherwise() -> None:
 
 def test_of_leaves_out_units_without_events() -> None:
     assert UnitSums.of([(0, 0), (1, 2), (0, 0)]) == UnitSums.of([(1, 2)])
+
+
+def test_of_keeps_a_unit_that_has_only_a_numerator() -> None:
+    sums = UnitSums.of([(0, 2), (1, 4), (0, 0)])
+    assert sums == UnitSums(units=2, n=1, s=6, center=6.0, rr=4.0 + 4.0, nn=1, rn=-2.0)
+
+
+def test_of_units_without_any_denominator_has_the_center_zero() -> None:
+    assert UnitSums.of([(0, 2), (0, 3)]) == UnitSums(units=2, n=0, s=5, center=0.0, rr=13.0, nn=0, rn=0)
 
 
 def test_of_no_units_is_empty() -> None:

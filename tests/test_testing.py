@@ -117,7 +117,7 @@ async def test_forced_units_are_left_out_of_the_comparison(lab: Lab) -> None:
             await choice.record(success=True)
     comparison = await lab.compare("hello")
     assert sum(comparison.units.values()) == 0
-    assert comparison.leader is None
+    assert comparison.winner is None
 
 
 async def test_force_variant_tolerates_that_the_experiment_is_deleted_inside(lab: Lab) -> None:

@@ -12,14 +12,15 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from promptab.analysis import Comparison
+from promptab.analysis.result import AnalysisResult
 from promptab.cli.demo_view import DemoView
 from promptab.cli.options import JsonOption
 from promptab.cli.output import console, emit, run
 from promptab.demo import Demo, Model, Served, SimulatedModel, open_provider
 from promptab.demo.prompts import add_prompts
 from promptab.lab import Lab
-from promptab.models import Deployment, Record
+from promptab.models import Deployment
+from promptab.records import Record
 
 _CUSTOMERS = 2_000
 _PAID_CUSTOMERS = 24
@@ -40,7 +41,7 @@ class DemoResult(Record):
     notes: tuple[str, ...]
     customers: int
     calls: int
-    comparison: Comparison
+    comparison: AnalysisResult
     promoted: str | None
     """The version that won; None where no winner was named."""
     bad_version: str
@@ -176,8 +177,8 @@ async def _told(
     second, experiment = await story.release()
     view.release(added.first, second)
     served = await _served(story, view, wishes.customers, wishes.most_turns)
-    comparison = await lab.compare(experiment.experiment_id)
-    view.comparison(comparison)
+    comparison = await lab.analyze(experiment.experiment_id)
+    view.analysis(comparison)
     promotion = await story.end_experiment(comparison)
     view.ended(comparison, promotion)
     third = await story.release_worse()
@@ -262,6 +263,6 @@ def _next_commands(result: DemoResult) -> list[tuple[str, str]]:
         (f"export PROMPTAB_URL={shlex.quote(result.url)}", "the store of this demo, for the commands below"),
         (f"promptab log {prompt}", "its versions, oldest first"),
         (f"promptab diff {prompt} {result.comparison.control} {result.bad_version}", "what was changed"),
-        (f"promptab compare {result.comparison.experiment}", "the comparison again"),
+        (f"promptab experiment analyze {result.comparison.experiment}", "the analysis again"),
         (f"promptab deployments {prompt}", "what was live when, and why"),
     ]

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from promptab.analysis import Comparison
+from promptab.analysis.result import AnalysisResult
 from promptab.choice import Choice
 from promptab.cli.interval_chart import metric_charts
 from promptab.cli.interval_plot import ASCII, UNICODE
@@ -72,7 +72,7 @@ class DemoView:
             f"committed: {seconds:.1f} s, {served.calls / seconds:,.0f} calls a second."
         )
 
-    def comparison(self, comparison: Comparison) -> None:
+    def analysis(self, comparison: AnalysisResult) -> None:
         self._heading("Which one is better?")
         rows = table("", "customers", "calls", "success", "95 % interval", "seconds", right=_NUMBERS)
         primary = comparison.metrics[comparison.primary_metric]
@@ -101,7 +101,7 @@ class DemoView:
             style="dim",
         )
 
-    def ended(self, comparison: Comparison, move: Deployment | None) -> None:
+    def ended(self, comparison: AnalysisResult, move: Deployment | None) -> None:
         self._heading("Promotion")
         if move is None:
             self._say("No winner is named, so nothing is promoted, and the experiment is stopped.")
@@ -119,7 +119,7 @@ class DemoView:
         if fall.is_shown:
             self._say(
                 f"Success falls from {percent(fall.rate_before)} to {percent(fall.rate)}: "
-                f"{abs(100 * (fall.difference.value or 0.0)):.1f} points less ({_certainty(fall)}; before and "
+                f"{abs(100 * fall.difference):.1f} points less ({_certainty(fall)}; before and "
                 "after, so no experiment).",
                 style="bold red",
             )
@@ -191,17 +191,16 @@ def _moved(move: Deployment) -> str:
 
 
 def _certainty(fall: Fall) -> str:
-    low, high = fall.difference.low, fall.difference.high
-    if low is None or high is None:
-        return f"no customer varies, by permutation p = {fall.difference.p_value:.2g}"
-    return f"95 % interval {-100 * high:.1f} to {-100 * low:.1f}"
+    if fall.interval is None:
+        return f"no customer varies, by permutation p = {fall.p_value:.2g}"
+    return f"95 % interval {-100 * fall.interval.high:.1f} to {-100 * fall.interval.low:.1f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def _seconds(comparison: Comparison, variant: str) -> str:
+def _seconds(comparison: AnalysisResult, variant: str) -> str:
     times = comparison.metrics.get("response_time")
     value = None if times is None else times.estimates[variant].value
     return "" if value is None else f"{value:.2f}"

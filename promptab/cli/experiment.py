@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptab.cli.analyze import analyze
 from promptab.cli.arguments import actor_or_user, read_numbers, read_time
 from promptab.cli.experiment_status import experiment_status, print_status, status_document
 from promptab.cli.options import ActorOption, ExperimentArgument, JsonOption, TypeOption, UrlOption
@@ -259,6 +260,9 @@ def status(experiment: ExperimentArgument, *, url: UrlOption = None, as_json: Js
     now = datetime.now(UTC)
     found = run(lambda lab: experiment_status(lab, experiment, now=now), url=url)
     emit(status_document(found), as_json=as_json, human=lambda to: print_status(to, found))
+
+
+app.command()(analyze)
 
 
 def _change(work: Callable[[Lab], Awaitable[PromptExperiment]], *, url: str | None, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from promptab.analysis import MetricComparison
+from promptab.analysis.result import MetricAnalysis
 from promptab.cli.interval_plot import UNICODE, Interval, Strokes, draw_intervals
 from promptab.stats.metric import MetricFormat
 
@@ -35,7 +35,7 @@ _SCALES: dict[MetricFormat, tuple[float, str]] = {
 }
 
 
-def metric_charts(metric: MetricComparison, *, control: str, strokes: Strokes = UNICODE) -> list[Text]:
+def metric_charts(metric: MetricAnalysis, *, control: str, strokes: Strokes = UNICODE) -> list[Text]:
     """Draw a metric: the estimate of every variant, then the difference of each to the control around zero.
 
     Empty where no variant has an estimate.

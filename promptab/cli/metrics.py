@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from promptab.analysis.wording import measure
 from promptab.cli.arguments import read_time
 from promptab.cli.options import JsonOption, ReferenceArgument, TypeOption, UrlOption
 from promptab.cli.output import emit, run, table
 from promptab.cli.references import find_prompt, find_version, parse_reference, sorted_by_number
-from promptab.cli.wording import measure
 from promptab.lab import Lab
 from promptab.models import PromptMetrics, PromptVersion
 from promptab.stats.metric import MetricFormat

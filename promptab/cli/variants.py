@@ -10,7 +10,8 @@ from promptab.cli.arguments import read_json_object, read_number, split_pairs
 from promptab.cli.references import Written, parse_prompt
 from promptab.errors import InvalidInputError
 from promptab.lab import Lab
-from promptab.models import Json, PromptType, PromptVariant
+from promptab.models import PromptType, PromptVariant
+from promptab.records import Json
 
 
 class VariantsWritten(NamedTuple):

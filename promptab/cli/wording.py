@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime, timedelta
 
 from promptab.models import PromptVersion
-from promptab.stats.metric import MetricFormat
 
 
 def moment(time: datetime | None) -> str:
@@ -38,22 +36,3 @@ def percent(share: float) -> str:
 
 def free_tags(version: PromptVersion) -> str:
     return ", ".join(tag for tag in version.tags if tag != version.status)
-
-
-def measure(value: float | None, unit: MetricFormat, *, width: float | None = None) -> str:
-    """Return a value with its unit, 78.7 % or 0.812 s, with the digits that an interval of `width` deserves.
-
-    Without a width, four significant digits.
-    """
-    if value is None:
-        return "-"
-    scale = 100.0 if unit == "percent" else 1.0
-    shown = _digits(scale * value, None if width is None else scale * width)
-    return {"percent": f"{shown} %", "seconds": f"{shown} s", "dollars": f"${shown}"}.get(unit, shown)
-
-
-def _digits(value: float, width: float | None) -> str:
-    if not width or not math.isfinite(width):
-        return f"{value:.4g}"
-    decimals = max(0, 1 - math.floor(math.log10(width)))
-    return f"{value:,.{decimals}f}" if decimals <= 8 and abs(value) < 1e9 else f"{value:.4g}"

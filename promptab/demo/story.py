@@ -7,14 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from promptab.analysis import Comparison
+from promptab.analysis.result import AnalysisResult
 from promptab.choice import Choice
 from promptab.demo.answering import Model, case_of
 from promptab.demo.prompts import ACTOR, BETTER, WORSE, add_sentence
 from promptab.errors import StateError
 from promptab.lab import Lab
 from promptab.models import Deployment, PromptExperiment, PromptVariant, PromptVersion
-from promptab.stats import Difference, UnitSums, ratio_difference
+from promptab.stats.fixed import t_interval, t_p_value
+from promptab.stats.interval import Interval
+from promptab.stats.ratio import ratio_contrast
+from promptab.stats.summary import UnitSums
 
 _MOST_TURNS = 6
 _CUSTOMERS_AT_ONCE = 50
@@ -36,16 +39,31 @@ class Fall(NamedTuple):
     before: str
     rate: float
     rate_before: float
-    difference: Difference
+    difference: float
+    interval: Interval | None
+    """None where no customer varies."""
+    p_value: float | None
     calls: int
+
+    @classmethod
+    def between(cls, version: str, before: str, after_sums: UnitSums, before_sums: UnitSums) -> Fall:
+        """Compare what came of a version with what came of the one before it, over customers."""
+        contrast = ratio_contrast({1: after_sums}, {1: before_sums})
+        rate, rate_before = after_sums.s / after_sums.n, before_sums.s / before_sums.n
+        interval, p_value = None, contrast.exact_p
+        if contrast.se is not None and contrast.df is not None:
+            interval = t_interval(rate - rate_before, contrast.se, contrast.df)
+            p_value = t_p_value(rate - rate_before, contrast.se, contrast.df)
+        difference = rate - rate_before
+        calls = round(after_sums.n)
+        return cls(version, before, rate, rate_before, difference, interval, p_value, calls)
 
     @property
     def is_shown(self) -> bool:
         """Whether the whole interval lies below zero, or where no customer varies, p does not reach 0.05."""
-        value, high, p_value = self.difference.value, self.difference.high, self.difference.p_value
-        if high is not None:
-            return high < 0.0
-        return value is not None and value < 0.0 and p_value is not None and p_value < 0.05
+        if self.interval is not None:
+            return self.interval.high < 0.0
+        return self.difference < 0.0 and self.p_value is not None and self.p_value < 0.05
 
     @property
     def reason(self) -> str:
@@ -60,9 +78,9 @@ class Fall(NamedTuple):
         return {
             "success_rate": self.rate,
             "success_rate_before": self.rate_before,
-            "difference": self.difference.value,
-            "interval": [self.difference.low, self.difference.high],
-            "p_value": self.difference.p_value,
+            "difference": self.difference,
+            "interval": None if self.interval is None else list(self.interval),
+            "p_value": self.p_value,
             "calls": self.calls,
             "method": "before and after, over customers; not randomised",
         }
@@ -130,17 +148,22 @@ class Demo:
         self._seen |= sums
         return Served(customers, round(sum(each.n for each in sums.values())), sums)
 
-    async def end_experiment(self, comparison: Comparison) -> Deployment | None:
-        """Promote the leader; without one the experiment is stopped and production stays as it is."""
+    async def end_experiment(self, result: AnalysisResult) -> Deployment | None:
+        """Promote the winner; without one the experiment is stopped and production stays as it is."""
         experiments, versions = self.lab.experiments, self.lab.versions
-        if comparison.leader is None:
-            await experiments.stop(comparison.experiment_id)
+        if result.winner is None:
+            await experiments.stop(result.experiment_id)
             return None
-        await experiments.complete(comparison.experiment_id, winner=comparison.leader)
-        self._live = await self._version(comparison.leader)
-        return await versions.promote(
-            self._live.version_id, reason=comparison.reason, actor=ACTOR, expected=self.first.version
+        self._live = await self._version(result.winner)
+        move = await versions.promote(
+            self._live.version_id,
+            reason=result.reason,
+            actor=ACTOR,
+            expected=self.first.version,
+            evidence=result.evidence(),
         )
+        await experiments.complete(result.experiment_id, winner=result.winner)
+        return move
 
     async def release_worse(self) -> PromptVersion:
         """Put a third version into production that nobody tried before."""
@@ -159,14 +182,7 @@ class Demo:
         before = self._seen.get(self._live.version)
         if before is None:
             raise StateError(f"no customer was dealt {self._live.label}; ask more of them")
-        return Fall(
-            version=version.version,
-            before=self._live.version,
-            rate=after.s / after.n,
-            rate_before=before.s / before.n,
-            difference=ratio_difference({1: after}, {1: before}),
-            calls=round(after.n),
-        )
+        return Fall.between(version.version, self._live.version, after, before)
 
     async def roll_back(self, fall: Fall) -> Deployment:
         """Take production back, unless somebody else has done so already (`StateError`)."""

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from promptab.checks import check_json_object, check_name, check_tag, check_text
 from promptab.errors import InvalidInputError, PromptFileError
-from promptab.models import Json, MessageTemplate, PromptType, Record, VersionStatus
+from promptab.models import MessageTemplate, PromptType, VersionStatus
+from promptab.records import Json, Record
 from promptab.semver import parse_version
 
 BUMPS = ("major", "minor", "patch", "auto")

@@ -1,18 +1,7 @@
-"""Statistics on plain numbers: sums over units in, named tuples out.
+"""Statistics on plain numbers: sums over units in, named tuples out. No rows, no store, no clock, no hidden
+randomness.
 
-No rows, no store, no clock, no hidden randomness.
+An estimate (`ratio`, `cuped`, `quantile`) makes a `contrast` of a treatment and the control; an inference
+(`sequential`, `fixed`, `bayesian`) says what the contrast shows. `summary` and `metric` are light; the other
+modules import scipy.
 """
-
-from promptab.stats.metric import BUILT_IN_METRICS, MetricDefinition
-from promptab.stats.ratio import Difference, Estimate, ratio_difference, ratio_estimate
-from promptab.stats.summary import UnitSums
-
-__all__ = [
-    "BUILT_IN_METRICS",
-    "Difference",
-    "Estimate",
-    "MetricDefinition",
-    "UnitSums",
-    "ratio_difference",
-    "ratio_estimate",
-]

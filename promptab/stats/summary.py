@@ -40,16 +40,16 @@ class UnitSums(NamedTuple):
 
     @classmethod
     def of(cls, totals: Iterable[tuple[float, float]], *, center: float | None = None) -> Self:
-        """Add up (n_u, s_u), one pair per unit; pairs with n_u = 0 are no units here.
+        """Add up (n_u, s_u), one pair per unit; pairs of zeros are no units here.
 
         `center` is Σs/Σn unless given, and 0 where there are no units. Sums made by a database are held
         against these.
         """
-        kept = [(n, s) for n, s in totals if n > 0]
+        kept = [(n, s) for n, s in totals if n > 0 or s != 0]
         n_total = math.fsum(n for n, _ in kept)
         s_total = math.fsum(s for _, s in kept)
         if center is None:
-            center = s_total / n_total if kept else 0.0
+            center = s_total / n_total if n_total else 0.0
         centered = [(n, s - center * n) for n, s in kept]
         return cls(
             units=len(kept),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from promptab.stores.queries.events import EventQueries
     from promptab.stores.queries.experiments import ExperimentQueries
     from promptab.stores.queries.exposures import ExposureQueries
+    from promptab.stores.queries.rollup import RollupQueries
     from promptab.stores.queries.versions import VersionQueries
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class Transaction:
     experiments: ExperimentQueries
     exposures: ExposureQueries
     events: EventQueries
+    rollup: RollupQueries
 
 
 Work = Callable[[Transaction], Awaitable[T]]
@@ -65,7 +67,8 @@ class Store(Protocol):
 
     async def read(self, work: Work[T]) -> T: ...
 
-    async def write(self, work: Work[T]) -> T: ...
+    async def write(self, work: Work[T], *, shown: bool = True) -> T:
+        """Run the work; `shown` is False where it changes nothing that a snapshot shows."""
 
     async def snapshot(self) -> Snapshot:
         """Return the current snapshot; without I/O when it was checked a moment ago."""

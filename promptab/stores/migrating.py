@@ -18,7 +18,7 @@ from promptab.errors import StoreVersionError
 from promptab.stores import schema
 
 VERSION_TABLE = "promptab_migrations"
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a test holds it against the files."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -29,6 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from promptab.stats.metric import MEASURES
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -78,6 +80,13 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def _experiment_key() -> Column[str]:
+    """Return the first column of the key of what belongs to an experiment, and goes with it."""
+    experiment = ForeignKey("promptab_experiments.experiment_id", ondelete="CASCADE")
+    return Column("experiment_id", String(36), experiment, primary_key=True)
+
 
 store = Table(
     "promptab_store",
@@ -202,6 +211,11 @@ exposures = Table(
     Column("attributes", Document, nullable=False),
     Column("source", String(16), nullable=False),
     Column("served", Text, comment="instead of an evicted variant"),
+    Column(
+        "rolled_up",
+        BigInteger,
+        comment="the watermark at which the unit went into the moments; null while it is not in them",
+    ),
 )
 _brought = exposures.c.source == "alias"
 Index(
@@ -209,6 +223,14 @@ Index(
     exposures.c.experiment_id,
     sqlite_where=_brought,
     postgresql_where=_brought,
+)
+_waiting = exposures.c.rolled_up.is_(None)
+Index(
+    "ix_promptab_exposures_waiting",
+    exposures.c.experiment_id,
+    exposures.c.at,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
 )
 
 holdouts = Table(
@@ -226,6 +248,7 @@ aliases = Table(
     Column("unit", Bytewise, nullable=False),
     Column("at", Instant, nullable=False),
 )
+Index(None, aliases.c.unit)
 
 events = Table(
     "promptab_events",
@@ -252,4 +275,86 @@ events = Table(
     Column("flagged", Boolean, nullable=False),
     # the only index: each further one costs the writer dearly, and readers go by roll-ups
     UniqueConstraint("event_id"),
+)
+
+rollups = Table(
+    "promptab_rollups",
+    metadata,
+    _experiment_key(),
+    Column("watermark", BigInteger, nullable=False, comment="the last event that is in the totals"),
+    Column(
+        "basis", Text, nullable=False, comment="what of the experiment's plan the totals and moments rest on"
+    ),
+    Column(
+        "late", BigInteger, nullable=False, comment="events that came after their unit's window had closed"
+    ),
+    comment="How far the events of an experiment have been rolled up. Without its row nothing has been.",
+)
+
+unit_totals = Table(
+    "promptab_unit_totals",
+    metadata,
+    _experiment_key(),
+    Column(
+        "unit",
+        Bytewise,
+        primary_key=True,
+        comment="as recorded: aliases are followed when the totals are read",
+    ),
+    Column("variant", Text, primary_key=True, comment="as recorded; empty for none"),
+    *(Column(f"n_{measure}", BigInteger, nullable=False) for measure in MEASURES),
+    *(Column(f"s_{measure}", Float, nullable=False) for measure in MEASURES),
+    comment="Events that carried each measure (n), and their total (s).",
+    sqlite_with_rowid=False,
+)
+
+unit_metric_totals = Table(
+    "promptab_unit_metric_totals",
+    metadata,
+    _experiment_key(),
+    # first: which measures there are, and all units of one of them, are each one stretch of the key
+    Column(
+        "measure", Text, primary_key=True, comment="a named metric, or a capped measure such as cost<=2.5"
+    ),
+    Column("unit", Bytewise, primary_key=True),
+    Column("variant", Text, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+    Column("s", Float, nullable=False),
+    comment="As promptab_unit_totals, for the measures that have no columns of their own.",
+    sqlite_with_rowid=False,
+)
+
+moments = Table(
+    "promptab_moments",
+    metadata,
+    _experiment_key(),
+    Column("metric", Text, primary_key=True),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("variant", Text, primary_key=True),
+    Column("units", BigInteger, nullable=False),
+    *(Column(sum_, Float, nullable=False) for sum_ in ("n", "s", "center", "rr", "nn", "rn")),
+    comment="Sums over units, as in promptab.stats.summary.UnitSums.",
+)
+
+arms = Table(
+    "promptab_arms",
+    metadata,
+    _experiment_key(),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("variant", Text, primary_key=True),
+    Column("exposed", BigInteger, nullable=False, comment="units"),
+    Column("reporting", BigInteger, nullable=False, comment="of these, units with an event of their variant"),
+    Column(
+        "switched", BigInteger, nullable=False, comment="of these, units with an event of another variant"
+    ),
+)
+
+quantiles = Table(
+    "promptab_quantiles",
+    metadata,
+    _experiment_key(),
+    Column("metric", Text, primary_key=True),
+    Column("watermark", BigInteger, nullable=False),
+    Column("document", Document, nullable=False),
+    comment="Quantiles need every event, so they are kept until something new is rolled up.",
 )

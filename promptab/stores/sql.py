@@ -29,6 +29,7 @@ from promptab.stores.queries.deployments import DeploymentQueries
 from promptab.stores.queries.events import EventQueries
 from promptab.stores.queries.experiments import ExperimentQueries
 from promptab.stores.queries.exposures import ExposureQueries
+from promptab.stores.queries.rollup import RollupQueries
 from promptab.stores.queries.versions import VersionQueries
 
 T = TypeVar("T")
@@ -81,8 +82,8 @@ class SqlStore(ABC):
     async def read(self, work: Work[T]) -> T:
         return await self._to_its_end(self._transact(work, writes=False))
 
-    async def write(self, work: Work[T]) -> T:
-        return await self._to_its_end(self._transact(work, writes=True))
+    async def write(self, work: Work[T], *, shown: bool = True) -> T:
+        return await self._to_its_end(self._transact(work, writes=True, shown=shown))
 
     async def snapshot(self) -> Snapshot:
         if self._closing is not None:
@@ -152,7 +153,7 @@ class SqlStore(ABC):
 
     async def _changed_exposure(self, work: Work[Exposure]) -> Exposure:
         await self._queue.flush()
-        held = await self._to_its_end(self._transact(work, writes=True, changes_snapshot=False))
+        held = await self._to_its_end(self._transact(work, writes=True, shown=False))
         self._remember((held.experiment_id, held.unit), held)
         return held
 
@@ -181,10 +182,10 @@ class SqlStore(ABC):
                     async with connection.begin():
                         yield connection
 
-    async def _transact(self, work: Work[T], *, writes: bool, changes_snapshot: bool = True) -> T:
+    async def _transact(self, work: Work[T], *, writes: bool, shown: bool = True) -> T:
         try:
             async with self._connection(writes=writes) as connection:
-                if writes and changes_snapshot:
+                if writes and shown:
                     # first, so that the writers of a database with finer locks wait for one another here
                     await connection.execute(
                         update(schema.store).values(revision=schema.store.c.revision + 1)
@@ -192,7 +193,7 @@ class SqlStore(ABC):
                 return await work(_transaction(connection))
         finally:
             # here and not in the caller, who may have been cancelled before the commit
-            self._changes += writes and changes_snapshot
+            self._changes += writes and shown
 
     def _due(self) -> bool:
         asked_lately = time.monotonic() - self._asked_at <= CHECK_SECONDS
@@ -255,4 +256,5 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         experiments=ExperimentQueries(connection),
         exposures=ExposureQueries(connection),
         events=EventQueries(connection),
+        rollup=RollupQueries(connection),
     )

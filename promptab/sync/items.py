@@ -8,7 +8,8 @@ from pydantic import Field
 
 from promptab.diff import VersionDiff
 from promptab.library import PromptSource
-from promptab.models import PromptType, Record
+from promptab.models import PromptType
+from promptab.records import Record
 
 Key = tuple[PromptType, str]
 """Type and name of a prompt."""

@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from promptab.errors import InvalidInputError, StateError, TemplateLimitError
-from promptab.models import Json, Message, MessageTemplate
+from promptab.models import Message, MessageTemplate
+from promptab.records import Json
 from promptab.templates.body import Assembly, Body, Partial
 from promptab.templates.budget import Budget
 from promptab.templates.calls import GLOBALS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -25,10 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.models import MetricEvent, PromptMetrics, Tokens
+from promptab.models import MetricEvent, PromptMetrics, PromptType, Tokens
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.exposures import analysed
-from promptab.stores.schema import aliases, events, exposures, instant
+from promptab.stores.schema import aliases, events, exposures, instant, versions
 
 MetricSums = dict[str, dict[str, dict[int, UnitSums]]]
 """metric -> variant -> epoch -> sums over units."""
@@ -162,12 +163,49 @@ class EventQueries:
             )
         return sums
 
+    async def percentile(
+        self, prompt_type: PromptType, name: str, measure: str, share: float
+    ) -> float | None:
+        """Return the value of rank ceil(share · n) among all events of a prompt's versions that carried the
+        measure; None where none did.
+        """
+        of_prompt = select(versions.c.version_id).where(
+            versions.c.prompt_type == prompt_type, versions.c.name == name
+        )
+        if measure in _MEASURES:
+            value: ColumnElement[Any] = _as_number(measure)
+            source = select(value.label("value")).where(
+                events.c.version_id.in_(of_prompt), value.is_not(None)
+            )
+        else:
+            each = self._each_metric()
+            source = (
+                select(cast(each.c.value, Float).label("value"))
+                .select_from(events.join(each, literal(value=True)))
+                .where(events.c.version_id.in_(of_prompt), each.c.key == measure)
+            )
+        found = source.subquery()
+        count = (await self._connection.execute(select(func.count()).select_from(found))).scalar_one()
+        if not count:
+            return None
+        # one rank of rounding is nothing among so many, but ceil(0.99 * 100) has to be 99
+        rank = math.ceil(share * count - 1e-9)
+        query = select(found.c.value).order_by(found.c.value).offset(max(rank, 1) - 1).limit(1)
+        return float((await self._connection.execute(query)).scalar_one())
+
     async def delete(self, version_ids: Iterable[str] | None) -> int:
         """Remove the events of these versions (None: all events); return how many there were."""
         query = delete(events)
         if version_ids is not None:
             query = query.where(events.c.version_id.in_(list(version_ids)))
         return (await self._connection.execute(query)).rowcount
+
+    async def experiment_ids(self, version_ids: Iterable[str] | None) -> list[str]:
+        """Return the experiments that the events of these versions (None: all events) were part of."""
+        query = select(events.c.experiment_id).where(events.c.experiment_id.is_not(None)).distinct()
+        if version_ids is not None:
+            query = query.where(events.c.version_id.in_(list(version_ids)))
+        return sorted((await self._connection.execute(query)).scalars())
 
     async def count(self) -> int:
         return int((await self._connection.execute(select(func.count()).select_from(events))).scalar_one())

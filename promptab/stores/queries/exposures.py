@@ -15,6 +15,9 @@ from promptab.stores.schema import aliases, exposures
 ANALYSED_SOURCES = ("assigned", "reported", "alias")
 """Units that were shown a variant by hand (source "override") are left out of every analysis."""
 
+_RECORDED = [column.name for column in exposures.columns if column.name != "rolled_up"]
+"""What is the exposure itself, and not how far the roll-up has come with it."""
+
 
 class ExposureQueries:
     def __init__(self, connection: AsyncConnection) -> None:
@@ -115,4 +118,4 @@ def _nobody_else() -> ColumnElement[bool]:
 
 
 def _record(row: Row[Any]) -> Exposure:
-    return Exposure(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
+    return Exposure(**{name: getattr(row, name) for name in _RECORDED})

@@ -1,0 +1,282 @@
+"""One metric: what each variant comes to, and how it differs from the control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from promptab.analysis import sentences
+from promptab.analysis.evidence import MetricEvidence
+from promptab.analysis.inference import Arms, Finding, arms_of, critical, find
+from promptab.analysis.result import (
+    CovariateAdjustment,
+    Method,
+    MetricAnalysis,
+    Role,
+    Safety,
+    Size,
+    VariantDifference,
+    VariantEstimate,
+    Verdict,
+)
+from promptab.models import PromptExperiment
+from promptab.plan import AnalysisPlan
+from promptab.stats.bayesian import probability_best
+from promptab.stats.contrast import ArmMean, Contrast
+from promptab.stats.cuped import cuped_contrast
+from promptab.stats.guardrail import guardrail_verdict, relative_margin_effect
+from promptab.stats.interval import Interval
+from promptab.stats.lift import lift_interval
+from promptab.stats.metric import MetricDefinition
+from promptab.stats.multiplicity import holm, simultaneous_confidence
+from promptab.stats.ratio import ratio_mean
+
+
+class Reading(NamedTuple):
+    """How the differences of one metric are read."""
+
+    method: Method
+    plan: AnalysisPlan
+    confidence: float
+    """Of the metric as a whole."""
+    comparisons: int
+    """Variants compared with the control at once."""
+    role: Role
+
+    @property
+    def level(self) -> float:
+        """The confidence of a single interval: those on the primary metric hold together."""
+        if self.role != "primary":
+            return self.confidence
+        return simultaneous_confidence(max(self.comparisons, 1), self.confidence)
+
+
+def compared_metric(
+    evidence: MetricEvidence, experiment: PromptExperiment, method: Method, confidence: float, *, role: Role
+) -> MetricAnalysis:
+    """Compare every variant with the control on one metric."""
+    definition, control = evidence.definition, experiment.control
+    keys = [variant.key for variant in experiment.variants]
+    others = [key for key in keys if key != control]
+    reading = Reading(method, experiment.plan, confidence, len(others), role)
+    estimates = _estimates(evidence, keys, reading)
+    judged = [_judged(evidence, key, control, reading) for key in others]
+    adjusted = holm([found.finding.p_value for found in judged])
+    return MetricAnalysis(
+        metric=definition.name,
+        label=definition.heading,
+        direction=definition.direction,
+        format=definition.format,
+        role=role,
+        estimates=estimates,
+        differences={
+            key: _difference(definition, found, adjusted_p, estimates, (key, control), reading)
+            for key, found, adjusted_p in zip(others, judged, adjusted, strict=True)
+        },
+    )
+
+
+class _Judged(NamedTuple):
+    arms: Arms
+    raw: Finding
+    finding: Finding
+    """What the verdict goes by: adjusted for history where there is one, else `raw`."""
+    contrast: Contrast
+    adjustment: CovariateAdjustment | None
+
+
+def _judged(evidence: MetricEvidence, key: str, control: str, reading: Reading) -> _Judged:
+    arms = arms_of(evidence, key, control)
+    raw = find(reading.method, arms, reading.plan, reading.level)
+    if evidence.history is None:
+        return _Judged(arms, raw, raw, arms.contrast, None)
+    adjusted = cuped_contrast(evidence.history.get(key, {}), evidence.history.get(control, {}))
+    contrast = adjusted.contrast
+    finding = find(reading.method, Arms(contrast, arms.direction), reading.plan, reading.level)
+    known = finding.interval is not None and contrast.value is not None and contrast.se is not None
+    if not known or adjusted.correlation is None or adjusted.variance_reduction is None:
+        return _Judged(arms, raw, raw, arms.contrast, None)
+    assert finding.interval is not None and contrast.value is not None and contrast.se is not None  # noqa: S101, PT018
+    shown = CovariateAdjustment(
+        value=contrast.value,
+        se=contrast.se,
+        low=finding.interval.low,
+        high=finding.interval.high,
+        p_value=finding.p_value,
+        correlation=adjusted.correlation,
+        variance_reduction=adjusted.variance_reduction,
+        units_with_history=adjusted.units_with_history,
+    )
+    return _Judged(arms, raw, finding, contrast, shown)
+
+
+def _difference(
+    definition: MetricDefinition,
+    found: _Judged,
+    adjusted_p: float | None,
+    estimates: Mapping[str, VariantEstimate],
+    pair: tuple[str, str],
+    reading: Reading,
+) -> VariantDifference:
+    contrast, finding = found.contrast, found.finding
+    raw, interval = found.arms.contrast, found.raw.interval
+    verdict = _verdict(definition, contrast, finding, adjusted_p, reading)
+    safety = _safety(definition, contrast, reading) if reading.role == "guardrail" else None
+    lift = None
+    if raw.df is not None:
+        reach = critical(reading.method, reading.plan, reading.level, units=raw.units, df=raw.df)
+        lift = lift_interval(raw, reach)
+    point = _share(raw)
+    difference = VariantDifference(
+        variant=pair[0],
+        value=raw.value,
+        se=raw.se,
+        low=None if interval is None else interval.low,
+        high=None if interval is None else interval.high,
+        df=raw.df if found.raw.technique == "t" else None,
+        p_value=found.raw.p_value,
+        adjusted_p=adjusted_p,
+        technique=found.raw.technique,
+        lift=point,
+        lift_low=None if lift is None else lift.low,
+        lift_high=None if lift is None else lift.high,
+        adjusted=found.adjustment,
+        probability_better=None if finding.posterior is None else finding.posterior.probability_better,
+        expected_loss=None if finding.posterior is None else finding.posterior.loss_treatment,
+        verdict=verdict,
+        size=_size(definition, contrast, finding) if verdict == "better" else None,
+        safety=safety,
+        left_out=raw.left_out,
+        sentence="",
+    )
+    sentence = sentences.of_difference(
+        definition, difference, estimates[pair[0]], estimates[pair[1]], confidence=reading.level
+    )
+    return difference.model_copy(update={"sentence": sentence})
+
+
+def _verdict(
+    definition: MetricDefinition,
+    contrast: Contrast,
+    finding: Finding,
+    adjusted_p: float | None,
+    reading: Reading,
+) -> Verdict:
+    value = contrast.value
+    if value is None:
+        return "undecided"
+    if finding.posterior is not None:
+        tolerated = reading.plan.acceptable_loss * abs(contrast.control or 0.0)
+        loss, other = finding.posterior.loss_treatment, finding.posterior.loss_control
+        if (loss <= tolerated) == (other <= tolerated):
+            return "undecided"  # not known well enough, or it makes no difference which
+        return "better" if loss <= tolerated else "worse"
+    # a sliver beyond alpha is what 1 - confidence loses to rounding
+    if adjusted_p is None or adjusted_p > (1.0 - reading.confidence) * (1.0 + 1e-12):
+        return "undecided"
+    return "better" if definition.sign * value > 0.0 else "worse"
+
+
+def _safety(definition: MetricDefinition, contrast: Contrast, reading: Reading) -> Safety:
+    """Judge a guardrail by one-sided bounds of the method at hand, each at the whole confidence."""
+    margin = definition.largest_regression
+    treatment, control = contrast.treatment, contrast.control
+    variances = contrast.treatment_variance, contrast.control_variance
+    if margin is None or treatment is None or control is None or variances[0] is None or variances[1] is None:
+        return "undecided"
+    if contrast.df is None:
+        return "undecided"
+    value, se, null = treatment - control, math.sqrt(variances[0] + variances[1]), margin
+    if definition.relative:
+        effect = relative_margin_effect(
+            treatment, variances[0], control, variances[1], margin=margin, direction=definition.direction
+        )
+        value, se, null = effect.value, effect.se, 0.0
+    reach = se * critical(
+        reading.method, reading.plan, reading.confidence, units=contrast.units, df=contrast.df, one_sided=True
+    )
+    return guardrail_verdict(
+        Interval(value - reach, value + reach), margin=null, direction=definition.direction
+    )
+
+
+def _size(definition: MetricDefinition, contrast: Contrast, finding: Finding) -> Size | None:
+    """Say whether an improvement is worth having: by its estimate, and surely not where its best end is not."""
+    smallest, value = definition.smallest_effect, contrast.value
+    if smallest is None or value is None:
+        return None
+    worth = smallest * abs(contrast.control or 0.0) if definition.relative else smallest
+    if definition.sign * value >= worth:
+        return "large enough"
+    if finding.interval is None:
+        return "unclear"
+    best = finding.interval.high if definition.direction == "increase" else -finding.interval.low
+    return "too small" if best < worth else "unclear"
+
+
+def _estimates(evidence: MetricEvidence, keys: Sequence[str], reading: Reading) -> dict[str, VariantEstimate]:
+    estimates = {key: _estimate(evidence, key, reading) for key in keys}
+    if reading.method != "bayesian":
+        return estimates
+    known = {key: found for key, found in estimates.items() if found.value is not None and found.se}
+    best = probability_best(
+        [found.value or 0.0 for found in known.values()],
+        [found.se or 0.0 for found in known.values()],
+        direction=evidence.definition.direction,
+    )
+    for key, probability in zip(known, best, strict=True):
+        estimates[key] = estimates[key].model_copy(update={"probability_best": probability})
+    return estimates
+
+
+def _estimate(evidence: MetricEvidence, key: str, reading: Reading) -> VariantEstimate:
+    definition = evidence.definition
+    if definition.kind == "quantile":
+        arm = _pooled_quantile(evidence, key)
+        events = sum(found.events for found in evidence.quantiles.get(key, {}).values())
+        units = 0 if arm is None else arm.units
+        value = None if arm is None else arm.value
+    else:
+        sums = evidence.pooled(key)
+        arm, units, events = ratio_mean(sums), sums.units, round(sums.n)
+        value = _finite(sums.s / sums.n) if sums.n else None
+    low = high = se = None
+    if arm is not None and math.isfinite(arm.variance):
+        se = math.sqrt(arm.variance)
+        if se > 0.0:
+            reach = se * critical(
+                reading.method, reading.plan, reading.confidence, units=arm.units, df=arm.units - 1
+            )
+            # never cut off the estimate itself, should the declared bounds be wrong
+            low, high = Interval(arm.value - reach, arm.value + reach).within(
+                None if definition.lowest is None else min(definition.lowest, arm.value),
+                None if definition.highest is None else max(definition.highest, arm.value),
+            )
+    return VariantEstimate(variant=key, value=value, se=se, low=low, high=high, units=units, events=events)
+
+
+def _pooled_quantile(evidence: MetricEvidence, key: str) -> ArmMean | None:
+    """Weigh the epochs' quantiles by their units, those that are known well enough to be compared."""
+    known = [
+        (arm.value, arm.variance, arm.units)
+        for arm in evidence.quantiles.get(key, {}).values()
+        if arm.value is not None and arm.variance is not None
+    ]
+    total = sum(units for _, _, units in known)
+    if not total:
+        return None
+    value = math.fsum(units / total * value for value, _, units in known)
+    variance = math.fsum((units / total) ** 2 * variance for _, variance, units in known)
+    return ArmMean(value, variance, total)
+
+
+def _share(contrast: Contrast) -> float | None:
+    """Return the difference as a share of the control's value; None unless that is positive."""
+    if contrast.value is None or contrast.control is None or contrast.control <= 0.0:
+        return None
+    return _finite(contrast.value / contrast.control)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,178 @@
+"""What a difference shows, in each of the three ways of reading it: at every look, at one look, as a belief."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from scipy.special import ndtri
+
+from promptab.analysis.evidence import MetricEvidence
+from promptab.analysis.result import Method, Technique
+from promptab.plan import AnalysisPlan
+from promptab.stats import sequential
+from promptab.stats.bayesian import LIFT_PRIOR, Posterior, normal_posterior, proportion_posterior
+from promptab.stats.betting import betting_difference
+from promptab.stats.contrast import Contrast
+from promptab.stats.fixed import t_critical, t_interval, t_p_value
+from promptab.stats.interval import Interval
+from promptab.stats.lift import delta_lift
+from promptab.stats.metric import Direction
+from promptab.stats.permutation import EpochUnits, permutation_interval, permutation_p
+from promptab.stats.proportion import proportion_difference
+from promptab.stats.quantile import quantile_contrast
+from promptab.stats.ratio import ratio_contrast
+from promptab.stats.summary import UnitSums
+
+FEW_UNITS = 30
+"""Below this a mean over units is not near enough to normal for a t interval to be taken at its word."""
+
+FEW_SEQUENTIAL_UNITS = 100
+"""Below this an asymptotic confidence sequence is not read where there is an exact one."""
+
+
+class Finding(NamedTuple):
+    """What one way of reading says of a difference; None where it says nothing."""
+
+    technique: Technique
+    interval: Interval | None = None
+    p_value: float | None = None
+    posterior: Posterior | None = None
+    """Of the difference, in the metric's own unit."""
+
+
+class Arms(NamedTuple):
+    """Both arms of one comparison, as far as each way of reading may want to see them."""
+
+    contrast: Contrast
+    direction: Direction
+    trials: tuple[UnitSums, UnitSums] | None = None
+    """Where each unit is one trial with the outcome 0 or 1, all in one epoch."""
+    strata: Sequence[EpochUnits] | None = None
+    """The single units by epoch, where they are few."""
+    scores: tuple[Sequence[float], Sequence[float]] | None = None
+    """Each unit's one bounded value in the order of exposure, where they are few and all in one epoch."""
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Of a score."""
+
+
+def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
+    """Put a variant and the control side by side."""
+    definition = evidence.definition
+    if definition.kind == "quantile":
+        quantiles = evidence.quantiles
+        return Arms(
+            quantile_contrast(quantiles.get(variant, {}), quantiles.get(control, {})), definition.direction
+        )
+    treatment, untreated = evidence.arm(variant), evidence.arm(control)
+    contrast = ratio_contrast(treatment, untreated)
+    arms = Arms(contrast, definition.direction)
+    alone = contrast.epochs[0] if len(contrast.epochs) == 1 and not contrast.left_out else None
+    if alone is not None and definition.kind in {"proportion", "share_of_units"}:
+        pair = treatment[alone], untreated[alone]
+        if all(arm.nn == arm.n == arm.units for arm in pair):
+            arms = arms._replace(trials=pair)
+    if evidence.units is None:
+        return arms
+    strata = {
+        epoch: EpochUnits(*(evidence.units.get(key, {}).get(epoch, ()) for key in (variant, control)))
+        for epoch in contrast.epochs
+    }
+    arms = arms._replace(strata=list(strata.values()))
+    if alone is not None and definition.lowest is not None and definition.highest is not None:
+        units = strata[alone]
+        if all(n == 1.0 for arm in units for n, _ in arm):
+            scores = [s for _, s in units.treatment], [s for _, s in units.control]
+            arms = arms._replace(scores=scores, bounds=(definition.lowest, definition.highest))
+    return arms
+
+
+def find(method: Method, arms: Arms, plan: AnalysisPlan, confidence: float) -> Finding:
+    """Read the difference by one method at this confidence."""
+    contrast = arms.contrast
+    if not contrast.epochs:
+        return Finding("not enough data")
+    if contrast.value is None or contrast.se is None:
+        return Finding("not computable")
+    return _READINGS[method](arms, contrast.value, contrast.se, plan, confidence)
+
+
+def critical(
+    method: Method, plan: AnalysisPlan, confidence: float, *, units: int, df: float, one_sided: bool = False
+) -> float:
+    """Return how many standard errors an interval, or a one-sided bound, of this method reaches."""
+    if method == "sequential":
+        return sequential.half_width(
+            1.0, units, tuning_units=plan.tuning_units, alpha=1.0 - confidence, one_sided=one_sided
+        )
+    if method == "fixed":
+        return t_critical(df, confidence, "greater" if one_sided else "two-sided")
+    return float(ndtri(confidence if one_sided else (1.0 + confidence) / 2.0))
+
+
+def _sequential(arms: Arms, value: float, se: float, plan: AnalysisPlan, confidence: float) -> Finding:
+    few = se == 0.0 or arms.contrast.units < 2 * FEW_SEQUENTIAL_UNITS
+    if arms.scores is not None and few:
+        low, high = arms.bounds
+        found = betting_difference(*arms.scores, low=low, high=high, confidence=confidence)
+        return Finding("betting confidence sequence", Interval(found.low, found.high), found.p_value)
+    if se == 0.0:
+        # a sequence measures evidence by a spread, and permutation is for one look
+        return Finding("confidence sequence")
+    units, alpha = arms.contrast.units, 1.0 - confidence
+    half = sequential.half_width(se, units, tuning_units=plan.tuning_units, alpha=alpha)
+    p_value = sequential.p_value(value, se, units, tuning_units=plan.tuning_units, alpha=alpha)
+    return Finding("confidence sequence", Interval(value - half, value + half), p_value)
+
+
+def _fixed(arms: Arms, value: float, se: float, plan: AnalysisPlan, confidence: float) -> Finding:
+    if arms.strata is not None and _smaller_arm(arms.strata) < FEW_UNITS:
+        interval = permutation_interval(arms.strata, confidence=confidence)
+        return Finding("permutation", interval, permutation_p(arms.strata))
+    if arms.trials is not None:
+        treatment, control = arms.trials
+        found = proportion_difference(
+            round(treatment.s), treatment.units, round(control.s), control.units, confidence=confidence
+        )
+        if found is not None:
+            return Finding("proportions", Interval(found.low, found.high), found.p_value)
+    df = arms.contrast.df
+    if df is None:
+        return Finding("permutation", None, arms.contrast.exact_p)
+    return Finding("t", t_interval(value, se, df, confidence=confidence), t_p_value(value, se, df))
+
+
+def _bayesian(arms: Arms, value: float, se: float, plan: AnalysisPlan, confidence: float) -> Finding:
+    if arms.trials is not None:
+        treatment, control = arms.trials
+        believed = proportion_posterior(
+            (treatment.s, treatment.n),
+            (control.s, control.n),
+            direction=arms.direction,
+            credibility=confidence,
+        )
+        return Finding("beta posterior", Interval(believed.low, believed.high), None, believed)
+    lift, baseline = delta_lift(arms.contrast), arms.contrast.control
+    posterior = None
+    if lift is not None and baseline is not None and lift.se > 0.0:
+        of_lift = normal_posterior(
+            lift.value, lift.se, prior=LIFT_PRIOR, direction=arms.direction, credibility=confidence
+        )
+        posterior = None if of_lift is None else of_lift.scaled(abs(baseline))
+    elif se > 0.0:
+        # a control of zero has no lift to have a prior on
+        posterior = normal_posterior(value, se, direction=arms.direction, credibility=confidence)
+    if posterior is None:
+        return Finding("not computable")
+    return Finding("normal posterior", Interval(posterior.low, posterior.high), None, posterior)
+
+
+def _smaller_arm(strata: Sequence[EpochUnits]) -> int:
+    return min(sum(n > 0.0 for stratum in strata for n, _ in stratum[arm]) for arm in (0, 1))
+
+
+_READINGS: Mapping[Method, Callable[[Arms, float, float, AnalysisPlan, float], Finding]] = {
+    "sequential": _sequential,
+    "fixed": _fixed,
+    "bayesian": _bayesian,
+}

@@ -1,0 +1,246 @@
+"""What each unit of an experiment adds up to: the one construct that every sum over units is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Dialect,
+    Float,
+    Subquery,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    true,
+    union_all,
+)
+
+from promptab.errors import InvalidInputError
+from promptab.models import PromptExperiment
+from promptab.stats.metric import MEASURES, MetricDefinition
+from promptab.stores.queries.exposures import analysed
+from promptab.stores.schema import aliases, exposures, unit_metric_totals, unit_totals
+
+
+class Series(NamedTuple):
+    """One measure, as recorded, or with every event's value counted at most `cap`."""
+
+    measure: str
+    cap: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called among the totals; `<` is in no measure's own name."""
+        return self.measure if self.cap is None else f"{self.measure}<={self.cap!r}"
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the totals have columns for it; the others are rows of their own."""
+        return self.cap is None and self.measure in MEASURES
+
+
+class Carried(NamedTuple):
+    """Of one unit: how many events carried a series, and what they add up to."""
+
+    n: ColumnElement[Any]
+    s: ColumnElement[Any]
+
+
+class UnitMetric(NamedTuple):
+    """A metric of one unit: its pair (n, s), and whether the unit counts at all."""
+
+    counts: ColumnElement[bool]
+    n: ColumnElement[Any]
+    s: ColumnElement[Any]
+
+
+Carrier = Callable[[Series], Carried]
+"""Where a series is found among the columns of a query with one row per unit."""
+
+_ERRORS = "error_rate"
+"""No event carries it: it is what the successes lack."""
+
+
+def series_of(metric: MetricDefinition) -> tuple[Series, ...]:
+    """Return the series that a metric is computed from. Raises `InvalidInputError` for a quantile, which is no sum."""
+    if metric.kind == "quantile":
+        raise InvalidInputError(
+            f"metrics[{metric.name}].kind", metric.kind, "a sum over units", "read the values of its events"
+        )
+    cap = metric.cap if metric.kind in {"mean", "ratio"} else None
+    found = [_stored(Series(metric.source, cap))]
+    if metric.denominator is not None:
+        found.append(_stored(Series(metric.denominator)))
+    return tuple(found)
+
+
+def unit_metric(metric: MetricDefinition, carrier: Carrier) -> UnitMetric:
+    """Say how a unit's totals become its pair (n, s), as the kinds of `MetricDefinition` have it."""
+    one: ColumnElement[Any] = literal(1.0, Float)
+    match metric.kind:
+        case "mean_per_unit":
+            total = _carried(Series(metric.source), carrier).s
+            if metric.cap is not None:
+                total = case((total > metric.cap, metric.cap), else_=total)
+            return UnitMetric(true(), one, total)
+        case "share_of_units":
+            total = _carried(Series(metric.source), carrier).s
+            return UnitMetric(true(), one, case((total > 0, 1.0), else_=0.0))
+        case "ratio":
+            over = _carried(Series(metric.source, metric.cap), carrier)
+            under = _carried(Series(metric.denominator or ""), carrier)
+            return UnitMetric(over.n + under.n > 0, under.s, over.s)
+        case _:
+            mean = _carried(Series(metric.source, metric.cap), carrier)
+            return UnitMetric(mean.n > 0, mean.n, mean.s)
+
+
+class UnitFacts:
+    """A query with one row per chosen unit: what its own events carried of each series, and whose it is.
+
+    A unit has the events that were recorded for it and for the sessions that turned out to be it. Those of another
+    variant than its first exposure's do not count, and make it `switched`; those without a variant count.
+    """
+
+    def __init__(
+        self,
+        experiment: PromptExperiment,
+        series: Collection[Series],
+        *which: ColumnElement[bool],
+        columns: Sequence[ColumnElement[Any]] = (),
+        limit: int | None = None,
+    ) -> None:
+        """`which` are conditions on exposures; `columns` are labelled, and come along with each unit.
+
+        With a `limit` the units exposed first are taken.
+        """
+        self._series = list(dict.fromkeys(series))
+        self._extra = [str(column.key) for column in columns]
+        members = select(
+            exposures.c.unit, exposures.c.variant, exposures.c.epoch, exposures.c.at, *columns
+        ).where(
+            exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which
+        )
+        if limit is not None:
+            members = members.order_by(exposures.c.at, exposures.c.unit).limit(limit)
+        self._experiment_id = experiment.experiment_id
+        self.table = self._table(_recorded(members.cte("members")))
+
+    @property
+    def c(self) -> Any:
+        """The columns: unit, variant, epoch, at, reporting and switched (0 or 1), and those that came along."""
+        return self.table.c
+
+    def carried(self, series: Series) -> Carried:
+        index = self._series.index(series)
+        return Carried(self.table.c[f"n_{index}"], self.table.c[f"s_{index}"])
+
+    def _table(self, recorded: CTE) -> CTE:
+        own = unit_totals.c.variant.in_(("", recorded.c.variant))
+        member = [recorded.c[name] for name in ("unit", "variant", "epoch", "at", *self._extra)]
+        query = (
+            select(
+                *member,
+                func.max(case((own, 1), else_=0)).label("reporting"),
+                func.max(case((~own, 1), else_=0)).label("switched"),
+                *(
+                    cast(
+                        func.sum(case((own, unit_totals.c[f"{part}_{series.measure}"]), else_=0)), Float
+                    ).label(f"{part}_{index}")
+                    for index, series in enumerate(self._series)
+                    if series.has_columns
+                    for part in ("n", "s")
+                ),
+            )
+            .select_from(recorded)
+            .outerjoin(
+                unit_totals,
+                and_(
+                    unit_totals.c.experiment_id == self._experiment_id,
+                    unit_totals.c.unit == recorded.c.unit_as_recorded,
+                ),
+            )
+            .group_by(*member)
+        )
+        rows = self._of_rows(recorded)
+        if rows is None:
+            return query.cte("facts")
+        wide = query.subquery("wide")
+        return (
+            select(
+                *wide.c,
+                *(func.coalesce(column, 0.0).label(column.key) for column in rows.c if column.key != "unit"),
+            )
+            .select_from(wide.outerjoin(rows, rows.c.unit == wide.c.unit))
+            .cte("facts")
+        )
+
+    def _of_rows(self, recorded: CTE) -> Subquery | None:
+        """Return the series that have no columns, where any is asked for; without the units that carried none."""
+        totals = unit_metric_totals
+        wanted = {index: series.name for index, series in enumerate(self._series) if not series.has_columns}
+        if not wanted:
+            return None
+        return (
+            select(
+                recorded.c.unit,
+                *(
+                    cast(func.sum(case((totals.c.measure == name, totals.c[part]), else_=0)), Float).label(
+                        f"{part}_{index}"
+                    )
+                    for index, name in wanted.items()
+                    for part in ("n", "s")
+                ),
+            )
+            .select_from(recorded)
+            .join(
+                totals,
+                and_(
+                    totals.c.experiment_id == self._experiment_id,
+                    totals.c.measure.in_(sorted(wanted.values())),
+                    totals.c.unit == recorded.c.unit_as_recorded,
+                    totals.c.variant.in_(("", recorded.c.variant)),
+                ),
+            )
+            .group_by(recorded.c.unit)
+            .subquery("of_rows")
+        )
+
+
+def attribute_text(dialect: Dialect, name: str) -> ColumnElement[Any]:
+    """Return an attribute of an exposure as text: as in JSON, but strings bare; empty where there is none."""
+    if dialect.name == "postgresql":
+        each = func.json_each_text(exposures.c.attributes).table_valued("key", "value")
+        text: ColumnElement[Any] = each.c.value
+    else:
+        each = func.json_each(exposures.c.attributes).table_valued("key", "value", "type")
+        # true and false come as 1 and 0
+        is_boolean = each.c.type.in_(("true", "false"))
+        text = case((is_boolean, each.c.type), else_=cast(each.c.value, Text))
+    return func.coalesce(select(text).where(each.c.key == name).scalar_subquery(), "")
+
+
+def _recorded(members: CTE) -> CTE:
+    """Return each unit under all names that its events were recorded under: its own, and those of its sessions."""
+    return union_all(
+        select(members, members.c.unit.label("unit_as_recorded")),
+        select(members, aliases.c.alias.label("unit_as_recorded")).join(
+            aliases, aliases.c.unit == members.c.unit
+        ),
+    ).cte("recorded")
+
+
+def _stored(series: Series) -> Series:
+    return Series("success_rate") if series == Series(_ERRORS) else series
+
+
+def _carried(series: Series, carrier: Carrier) -> Carried:
+    found = carrier(_stored(series))
+    return Carried(found.n, found.n - found.s) if series == Series(_ERRORS) else found

@@ -1,0 +1,1 @@
+"""Benchmarks: scripts that print a table, `python -m tests.benchmarks.NAME`. They assert nothing about time."""
