@@ -232,11 +232,11 @@ async def comparing(lab: Lab, name: str) -> Attempt:
     for user in range(4):
         choice = await lab.choose(name, user_id=user)
         await choice.record(success=user % 2 == 0)
-    return Attempt(
-        lambda: lab.compare(experiment),
-        lambda: lab.compare(experiment),
-        lambda before, after: before == after,
-    )
+
+    async def look() -> object:
+        return (await lab.compare(experiment)).metrics
+
+    return Attempt(lambda: lab.compare(experiment), look, lambda before, after: before == after)
 
 
 async def choosing(lab: Lab, name: str) -> Attempt:

@@ -83,16 +83,28 @@ async def test_migrations_write_the_same_tables_word_for_word(tmp_path: Path) ->
 
 
 def statements(path: Path) -> dict[str, list[str]]:
-    """Return the parts of every CREATE statement, sorted: the order of constraints means nothing."""
+    """Return the parts of every CREATE statement, sorted: their order means nothing, and a column that was
+    added later stands on the line of the last bracket.
+    """
     connection = sqlite3.connect(path)
     rows = connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('sqlite_sequence', ?)",
         (VERSION_TABLE,),
     ).fetchall()
     connection.close()
-    return {
-        name: sorted(" ".join(line.split()).rstrip(",") for line in sql.splitlines()) for name, sql in rows
-    }
+    return {name: sorted(parts(" ".join(sql.split()))) for name, sql in rows}
+
+
+def parts(statement: str) -> list[str]:
+    """Split `CREATE TABLE name (a, b(c, d))` at the commas of its outer brackets."""
+    head, _, inside = statement.partition("(")
+    found, depth, begin = [head.strip()], 0, 0
+    for place, letter in enumerate(inside):
+        depth += (letter == "(") - (letter == ")")
+        if (letter == "," and depth == 0) or depth < 0:
+            found.append(inside[begin:place].strip())
+            begin = place + 1
+    return [*found, inside[begin:].strip()]
 
 
 def test_head_is_the_newest_migration() -> None:
