@@ -52,7 +52,8 @@ class Analysing(Managed):
         what the primary metric looked like at the end of each hour or day. `confidence` is the plan's, 0.95
         unless declared.
 
-        Raises `NotFoundError`, `StateError` where several experiments have that name, and
+        Raises `NotFoundError` (also for a metric that is nowhere declared or recorded), `StateError` where several
+        experiments have that name, and
         `InvalidInputError`.
         """
         if method not in METHODS:

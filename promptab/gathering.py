@@ -15,7 +15,7 @@ from promptab.analysis.evidence import (
     SeriesEvidence,
     complement,
 )
-from promptab.errors import InvalidInputError
+from promptab.errors import InvalidInputError, NotFoundError
 from promptab.models import PromptExperiment
 from promptab.records import Json
 from promptab.stats.metric import BUILT_IN_METRICS, MEASURES, MetricDefinition
@@ -95,6 +95,11 @@ def _definitions(
         names += sorted(name for name in rolled_up.sums if name not in BUILT_IN_METRICS)
         asked: list[str | MetricDefinition] = list(names)
     else:
+        known = [*(metric.name for metric in plan.metrics), *BUILT_IN_METRICS, *sorted(rolled_up.sums)]
+        known.append(experiment.primary_metric)
+        if unknown := [name for name in wanted if isinstance(name, str) and name not in known]:
+            told = ", ".join(dict.fromkeys(known))
+            raise NotFoundError("metric", str(unknown[0]), f"declared, built in or recorded are {told}")
         asked = [metric for metric in plan.metrics if metric.role == "guardrail"]
         asked += wanted
     chosen: dict[str, MetricDefinition] = {}

@@ -285,8 +285,8 @@ def test_compare_names_a_winner_only_with_reason(shell: Shell) -> None:
     create(shell)
     empty = shell.ok("compare", "greeting")
     assert "No winner." in empty
-    assert "not enough data on success_rate" in " ".join(empty.split())
-    record_uses(40, fail="1.0.0")
+    assert "Not enough units yet" in " ".join(empty.split())
+    record_uses(1300, fail="1.0.0")
     told = shell.json("compare", "greeting")
     assert (told["winner"], told["control"]) == ("1.1.0", "1.0.0")
     shown = shell.ok("compare", "greeting")
@@ -308,10 +308,11 @@ def test_compare_names_a_winner_only_with_reason(shell: Shell) -> None:
 def test_compare_shows_the_metrics_that_are_asked_for(shell: Shell) -> None:
     create(shell)
     record_uses(6)
-    assert list(shell.json("compare", "greeting", "--metric", "score")["metrics"]) == ["score"]
+    told = shell.json("compare", "greeting", "--metric", "score")
+    assert list(told["metrics"]) == ["success_rate", "score"]
     said = shell.run("compare", "greeting", "--metric", "scroe")
     assert said.code == 3
-    assert "compared are success_rate" in said.err
+    assert "no metric 'scroe'" in said.err
     assert shell.json("compare", "greeting", "--confidence", "0.8")["confidence"] == 0.8
     assert shell.run("compare", "greeting", "--confidence", "2").code == 5
 
