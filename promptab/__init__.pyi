@@ -1,5 +1,6 @@
 # The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
 
+from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
 from .choice import Choice
 from .diff import VersionDiff
@@ -53,12 +54,14 @@ __all__ = [
     "Deployment",
     "ExperimentStatus",
     "FileSystemPromptLibrary",
+    "InteractionResult",
     "InvalidInputError",
     "Lab",
     "Message",
     "MessageTemplate",
     "MetricDefinition",
     "MetricEvent",
+    "MetricHistory",
     "MetricsCollector",
     "MetricsSummary",
     "MissingExtraError",
@@ -71,6 +74,7 @@ __all__ = [
     "PromptVariant",
     "PromptVersion",
     "PromptabError",
+    "ReplayResult",
     "StateError",
     "StoreError",
     "StoreUnavailableError",

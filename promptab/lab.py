@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from promptab.analysing import Period
+from promptab.analysis.planned import InteractionResult, ReplayResult
 from promptab.analysis.result import AnalysisResult, Method
 from promptab.assigning import unit_of
 from promptab.checks import check_json_object
@@ -130,6 +131,31 @@ class Lab:
         )
         await self.experiments.complete(result.experiment_id, winner=result.winner)
         return deployment
+
+    async def replay(
+        self,
+        experiment: str,
+        *,
+        metric: str | None = None,
+        runs: int = 1_000,
+        seed: int = 0,
+        method: Method = "fixed",
+        confidence: float | None = None,
+    ) -> ReplayResult:
+        """Deal the control's units anew, many times, and count how often the analysis finds a difference; see
+        `MetricsCollector.replay`.
+        """
+        return await self.metrics.replay(
+            experiment, metric=metric, runs=runs, seed=seed, method=method, confidence=confidence
+        )
+
+    async def interaction(
+        self, first: str, second: str, *, metric: str | None = None, confidence: float | None = None
+    ) -> InteractionResult:
+        """Say whether the effect of `first` depends on what units got in `second`; see
+        `MetricsCollector.interaction`.
+        """
+        return await self.metrics.interaction(first, second, metric=metric, confidence=confidence)
 
     async def close(self) -> None:
         """Write what is queued and close the store. A second time does nothing."""

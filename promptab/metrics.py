@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from promptab.analysing import Analysing
 from promptab.assigning import find_experiment, session_unit
 from promptab.checks import (
     check_count,
@@ -31,6 +30,7 @@ from promptab.measures import (
     outcome_fields,
 )
 from promptab.models import MetricEvent, PromptExperiment, PromptMetrics
+from promptab.planning import Planning
 from promptab.records import Record, Utc
 from promptab.snapshot import surprises
 from promptab.stores.base import Store, Transaction
@@ -77,7 +77,7 @@ class PerformancePeriod(Record):
     metrics: PromptMetrics
 
 
-class MetricsCollector(Analysing):
+class MetricsCollector(Planning):
     """Records events and outcomes, and answers what they add up to."""
 
     async def record_event(

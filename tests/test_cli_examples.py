@@ -16,13 +16,16 @@ from tests.command_line import Shell
 
 ORDER = (
     "init", "list", "log", "show", "diff", "new", "tag", "render", "promote",
+    "experiment sample-size",
     "experiment create", "experiment list", "assign", "record", "experiment status", "experiment analyze", "metrics",
     "compare",
     "experiment weights", "experiment pause", "experiment resume", "experiment complete",
     "experiment start", "experiment stop", "rollback", "deployments", "doctor",
 )  # fmt: skip
-ELSEWHERE = frozenset({"demo", "sync", "copy"})
-"""Commands whose examples need other files, and are run by their own tests."""
+ELSEWHERE = frozenset(
+    {"demo", "sync", "copy", "experiment replay", "experiment interaction", "experiment promote-winner"}
+)
+"""Commands whose examples need other files, or many recorded units, and are run by their own tests."""
 
 
 def helps() -> dict[str, str]:
@@ -36,7 +39,8 @@ def helps() -> dict[str, str]:
             continue
         _, command, _ = root.resolve_command(context, [name])
         if isinstance(command, TyperGroup):
-            found.update({f"{name} {sub}": each.help or "" for sub, each in command.commands.items()})
+            subs = {f"{name} {sub}": each.help or "" for sub, each in command.commands.items()}
+            found.update({words: text for words, text in subs.items() if words not in ELSEWHERE})
         else:
             found[name] = command.help or ""
     return found

@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"managed", "resolving", "starting", "gathering"}),
     frozenset({"deploying", "assigning"}),
     frozenset({"analysing"}),
+    frozenset({"planning"}),
     frozenset({"versions", "experiments", "metrics"}),
     frozenset({"choice", "lab", "sync", "copying", "doctor", "report"}),
     frozenset({"demo"}),

@@ -11,8 +11,12 @@ import typer
 from promptab.cli.analyze import analyze
 from promptab.cli.arguments import actor_or_user, read_numbers, read_time
 from promptab.cli.experiment_status import experiment_status, print_status, status_document
+from promptab.cli.interaction import interaction
 from promptab.cli.options import ActorOption, ExperimentArgument, JsonOption, TypeOption, UrlOption
 from promptab.cli.output import emit, note, run, table
+from promptab.cli.promote_winner import promote_winner
+from promptab.cli.replay import replay
+from promptab.cli.sample_size import sample_size
 from promptab.cli.variants import parse_variants, prompt_of_experiment
 from promptab.cli.wording import day_and_minute, percent
 from promptab.lab import Lab
@@ -263,6 +267,10 @@ def status(experiment: ExperimentArgument, *, url: UrlOption = None, as_json: Js
 
 
 app.command()(analyze)
+app.command("promote-winner")(promote_winner)
+app.command("sample-size")(sample_size)
+app.command()(replay)
+app.command()(interaction)
 
 
 def _change(work: Callable[[Lab], Awaitable[PromptExperiment]], *, url: str | None, as_json: bool) -> None:

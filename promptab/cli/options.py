@@ -54,3 +54,7 @@ ActorOption = Annotated[
 ExperimentArgument = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="The name or id of an experiment.", show_default=False)
 ]
+OneMetricOption = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="METRIC", help="Of the experiment.", show_default="the primary"),
+]

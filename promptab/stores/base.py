@@ -27,10 +27,12 @@ from promptab.models import Exposure, MetricEvent
 from promptab.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from promptab.stores.queries.crossing import CrossingQueries
     from promptab.stores.queries.deployments import DeploymentQueries
     from promptab.stores.queries.events import EventQueries
     from promptab.stores.queries.experiments import ExperimentQueries
     from promptab.stores.queries.exposures import ExposureQueries
+    from promptab.stores.queries.metric_history import MetricHistoryQueries
     from promptab.stores.queries.rollup import RollupQueries
     from promptab.stores.queries.versions import VersionQueries
 
@@ -47,6 +49,8 @@ class Transaction:
     exposures: ExposureQueries
     events: EventQueries
     rollup: RollupQueries
+    crossing: CrossingQueries
+    history: MetricHistoryQueries
 
 
 Work = Callable[[Transaction], Awaitable[T]]

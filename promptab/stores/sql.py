@@ -25,10 +25,12 @@ from promptab.stores.base import Transaction, Work
 from promptab.stores.driver_errors import translated
 from promptab.stores.group_commit import BatchOutcome, GroupCommit, Row
 from promptab.stores.picture import take_snapshot
+from promptab.stores.queries.crossing import CrossingQueries
 from promptab.stores.queries.deployments import DeploymentQueries
 from promptab.stores.queries.events import EventQueries
 from promptab.stores.queries.experiments import ExperimentQueries
 from promptab.stores.queries.exposures import ExposureQueries
+from promptab.stores.queries.metric_history import MetricHistoryQueries
 from promptab.stores.queries.rollup import RollupQueries
 from promptab.stores.queries.versions import VersionQueries
 
@@ -257,4 +259,6 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         exposures=ExposureQueries(connection),
         events=EventQueries(connection),
         rollup=RollupQueries(connection),
+        crossing=CrossingQueries(connection),
+        history=MetricHistoryQueries(connection),
     )
