@@ -45,7 +45,7 @@ class UnitSums(NamedTuple):
         `center` is Σs/Σn unless given, and 0 where there are no units. Sums made by a database are held
         against these.
         """
-        kept = [(n, s) for n, s in totals if n > 0 or s != 0]
+        kept = [(n, s) for n, s in totals if n != 0 or s != 0]
         n_total = math.fsum(n for n, _ in kept)
         s_total = math.fsum(s for _, s in kept)
         if center is None:
