@@ -296,10 +296,10 @@ async def _check_readings(store: Store, told: list[Told]) -> None:
             )
 
         values, late, by_plan, hourly = await store.read(look)
-        expected: dict[str, dict[int, list[tuple[float, float]]]] = {}
+        expected: dict[str, dict[int, list[tuple[Any, Any]]]] = {}
         for pair in counted:
             expected.setdefault(pair.exposure.variant, {}).setdefault(pair.exposure.epoch, []).append(
-                (pytest.approx(pair.n), pytest.approx(pair.s, abs=1e-9))
+                (pytest.approx(pair.n, abs=1e-9), pytest.approx(pair.s, abs=1e-9))
             )
         assert values == expected
         assert_same(_sums(late, "", metric), unit_sums(pair for pair in counted if pair.exposure.at >= since))
