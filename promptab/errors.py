@@ -50,7 +50,9 @@ class InvalidInputError(PromptabError, ValueError):
         self.value = value
         self.bound = bound
         self.remedy = remedy
-        super().__init__(f"{field}: {_shown(value)} is not {bound}" + (f"; {remedy}" if remedy else ""))
+        missing = value is None and bound.startswith("given")
+        said = f"{field} is not {bound}" if missing else f"{field}: {_shown(value)} is not {bound}"
+        super().__init__(said + (f"; {remedy}" if remedy else ""))
 
 
 class TemplateError(InvalidInputError):

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 FEW_UNITS = 100
 """Below this many units in an arm the single units are read: methods for few units want them."""
 
+MOST_SINGLE_UNITS = 20_000
+"""With more units than this in all arms none are read one by one, however few an arm has: it would take longer than
+everything else together. The methods for sums have to do then, and the caution says that a small arm makes them rough.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -76,7 +81,7 @@ async def gather(
             for attribute in question.segments
             for segment in await _segments(tx, experiment, primary, attribute, question.since)
         ],
-        series=await _series(tx, experiment, primary, question.series_seconds),
+        series=await _series(tx, experiment, primary, question.series_seconds, now),
     )
     return Gathered(evidence, reader.rolled_up.watermark, reader.worked_out)
 
@@ -129,15 +134,12 @@ class _Reader:
         if definition.kind == "quantile":
             return MetricEvidence(definition, quantiles=await self._quantiles(definition))
         sums = await self._sums(definition)
-        few = min(
-            (
-                UnitSums.pooled(sums.get(variant.key, {}).values()).units
-                for variant in self._experiment.variants
-            ),
-            default=0,
-        )
+        counts = [
+            sum(arm.units for arm in sums.get(variant.key, {}).values())
+            for variant in self._experiment.variants
+        ]
         units = None
-        if 0 < few < FEW_UNITS:
+        if any(0 < count < FEW_UNITS for count in counts) and sum(counts) <= MOST_SINGLE_UNITS:
             units = await self._tx.rollup.unit_values(self._experiment, definition, since=self._since)
         history = None
         if definition.history_days is not None:
@@ -215,14 +217,19 @@ async def _segments(
 
 
 async def _series(
-    tx: Transaction, experiment: PromptExperiment, primary: MetricDefinition, seconds: int | None
+    tx: Transaction,
+    experiment: PromptExperiment,
+    primary: MetricDefinition,
+    seconds: int | None,
+    now: datetime,
 ) -> list[SeriesEvidence]:
     if seconds is None:
         return []
     if primary.kind == "quantile":
         raise InvalidInputError("series", primary.name, "asked of a metric that is a sum or a mean")
     return [
-        SeriesEvidence(at=moment.at, primary=_as(primary, moment.sums))
+        # the day, or the hour, is not over yet
+        SeriesEvidence(at=min(moment.at, now), primary=_as(primary, moment.sums))
         for moment in await tx.rollup.daily_sums(experiment, _counted(primary), seconds=seconds)
     ]
 

@@ -175,7 +175,8 @@ class Lab:
         if result.approximate and not allow_approximate:
             raise StateError(
                 f"the analysis of experiment {result.experiment!r} is approximate: it has no measurement window; "
-                "declare one in the plan (window_hours) before the start, or pass allow_approximate=True"
+                "declare one in the plan (window_hours) before the start, or allow that (allow_approximate=True, "
+                "--allow-approximate)"
             )
         experiment = await self.experiments.get_experiment(result.experiment_id)
         variant = None if experiment is None else experiment.variant(result.winner)

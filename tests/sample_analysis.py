@@ -84,6 +84,9 @@ def metric(
         direction=definition.direction,
         format=definition.format,
         role=role,
+        largest_regression=definition.largest_regression,
+        smallest_effect=definition.smallest_effect,
+        relative=definition.relative,
         estimates=estimates,
         differences={one.variant: one for one in differences},
     )
@@ -237,6 +240,7 @@ def four_variants(method: Method = "sequential") -> AnalysisResult:
                     units=dict.fromkeys(LONG_NAMES, 700),
                     analysis=success.model_copy(update={"role": "secondary"}),
                     sample_ratio_p=0.8,
+                    sample_ratio_mismatch=False,
                 )
                 for value in ("free", "")
             ),

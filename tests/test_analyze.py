@@ -137,6 +137,11 @@ async def test_a_series_ends_at_what_the_analysis_says_now(lab: Lab, clock: Sett
     )
     hourly = await lab.analyze("greeting", series="hour")
     assert len(hourly.series) == 4
+    # a day that is not over yet has been looked at until now
+    await serve(lab, range(240, 250), better_b)
+    unfinished = await lab.analyze("greeting", series="day")
+    assert unfinished.series[-1].at == unfinished.at
+    assert unfinished.series[-2].at < unfinished.at
 
 
 async def test_an_error_rate_is_the_mirror_image_of_a_success_rate_everywhere(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from rich.console import Console
 
 from promptab.analysis import wording
 from promptab.analysis.result import AnalysisResult
-from promptab.cli.analysis_view import print_analysis
+from promptab.cli.analysis_view import AnalysisView
 from promptab.cli.output import run
 from promptab.lab import Lab
 from tests.command_line import Shell
-from tests.sample_analysis import LONG_NAMES, four_variants, two_variants
+from tests.html_page import Page
+from tests.sample_analysis import LONG_NAMES, NOON, four_variants, two_variants
+from tests.test_analysis import compared, successes
 
 SAMPLES = {
     "two": two_variants,
@@ -48,7 +51,7 @@ def record_uses(count: int) -> None:
 
 def printed(result: AnalysisResult, *, width: int = 80) -> str:
     to = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
-    print_analysis(to, result)
+    to.print(AnalysisView(result))
     assert isinstance(to.file, io.StringIO)
     return to.file.getvalue()
 
@@ -106,6 +109,16 @@ def test_analyze_writes_the_report_beside_what_it_prints(shell: Shell, suffix: s
     assert (shell.folder / f"report{suffix}").stat().st_size > 1_000
 
 
+def test_report_of_an_experiment_has_the_spread_of_its_response_times_and_its_course(shell: Shell) -> None:
+    record_uses(40)
+    shell.ok("experiment", "analyze", "greeting", "--output", "report.html")
+    page = Page((shell.folder / "report.html").read_text(encoding="utf-8"))
+    figures = {attributes.get("id") for tag, attributes in page.elements if tag == "figure"}
+    assert figures == {"intervals", "series", "units", "response-times"}
+    assert "how the single events are spread" in page.text
+    assert "Success rate: 1.1.0 over time" in page.text
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -113,6 +126,7 @@ def test_analyze_writes_the_report_beside_what_it_prints(shell: Shell, suffix: s
         (("greeting", "--method", "guess"), 2),
         (("greeting", "--series", "minute"), 2),
         (("greeting", "--since", "yesterday"), 5),
+        (("greeting", "--metric", "respnse_time"), 3),
         (("nobody", "--output", "report.pdf"), 5),
         (("nobody", "--output", "no/such/folder/report.html"), 5),
     ],
@@ -190,8 +204,41 @@ def test_series_is_drawn_look_by_look_for_every_variant() -> None:
     assert "the last 30 of 56 looks" in flowing(printed(many))
 
 
+def test_look_at_the_end_of_a_day_bears_the_name_of_that_day() -> None:
+    result = two_variants()
+    midnights = [
+        point.model_copy(update={"at": point.at.replace(hour=0) + timedelta(days=1)})
+        for point in result.series
+    ]
+    *_, last = [
+        line
+        for line in printed(result.model_copy(update={"series": midnights})).splitlines()
+        if "2026-" in line
+    ]
+    assert last.startswith("2026-03-14  ")
+
+
+def test_looks_of_one_day_are_told_apart_by_their_hours_and_fit() -> None:
+    result = two_variants()
+    hours = [
+        point.model_copy(update={"at": NOON - timedelta(hours=28 - at)})
+        for at, point in enumerate(result.series)
+    ]
+    shown = printed(result.model_copy(update={"series": hours}))
+    assert "2026-03-14 11:00  " in shown
+    assert "…" not in shown
+    assert wording.change(hours[-1].value, hours[-1].low, hours[-1].high, "percent").told("") in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_chances_of_being_best_stand_below_the_primary_metric() -> None:
+    arms = {"a": successes(50, 100), "b": successes(40, 100), "c": successes(80, 100)}
+    shown = printed(compared(arms, method="bayesian"))
+    assert "P(best of all): a <0.001, b <0.001, c >0.999" in shown
+
+
 def test_view_keeps_to_ascii_where_the_terminal_knows_no_more() -> None:
     to = Console(file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"), width=80, markup=False)
-    print_analysis(to, two_variants())
+    to.print(AnalysisView(two_variants()))
     to.file.seek(0)
     assert "[" in to.file.read()

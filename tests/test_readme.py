@@ -10,9 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import typer
+
+from promptab.cli.experiment import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf8")
@@ -95,6 +98,15 @@ def plain(output: str) -> str:
     """Leave out what a page does not show or what differs from day to day: spaces at the end, empty lines, times."""
     lines = (line.rstrip() for line in output.splitlines())
     return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", "\n".join(line for line in lines if line))
+
+
+def test_statistics_page_names_only_commands_that_there_are() -> None:
+    page = (ROOT / "promptab" / "stats" / "README.md").read_text(encoding="utf8")
+    questions = page.partition("## Other questions")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\| `([a-z-]+)", questions))
+    assert named == {"sample-size", "replay", "interaction", "promote-winner"}
+    command: Any = typer.main.get_command(app)
+    assert named <= set(command.commands)
 
 
 def test_readme_is_about_a_hundred_lines_long() -> None:

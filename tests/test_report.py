@@ -25,10 +25,8 @@ from promptab.analysis.result import AnalysisResult
 from promptab.errors import InvalidInputError, MissingExtraError
 from promptab.report import charts, write_report
 from promptab.report.theme import on_page, on_paper
-from promptab.stats.metric import MetricDefinition
 from tests.html_page import Page
 from tests.sample_analysis import (
-    GUARDRAIL,
     HOSTILE,
     LONG_NAMES,
     four_variants,
@@ -53,6 +51,13 @@ def texts(chart: Any) -> str:
 def picture(tmp_path: Path, result: AnalysisResult, **more: Any) -> ET.Element:
     write_report(result, tmp_path / "report.svg", **more)
     return parsed((tmp_path / "report.svg").read_text(encoding="utf-8"))
+
+
+def with_times(changes: dict[str, Any]) -> AnalysisResult:
+    """Return an analysis whose guardrail, the response time, is another one."""
+    result = two_variants()
+    changed = result.metrics["response_time"].model_copy(update=changes)
+    return result.model_copy(update={"metrics": {**result.metrics, "response_time": changed}})
 
 
 def report_page(tmp_path: Path, result: AnalysisResult, **more: Any) -> Page:
@@ -113,21 +118,14 @@ def test_difference_without_an_interval_is_drawn_as_a_point() -> None:
     [(True, 0.05, "+5 %"), (False, 0.0812, "+10 %")],
     ids=["share", "seconds"],
 )
-def test_guardrail_margin_is_drawn_where_its_definition_is_known(
-    relative: bool, tolerated: float, shown: str
-) -> None:
-    definition = GUARDRAIL.model_copy(update={"relative": relative, "largest_regression": tolerated})
-    assert f"dashed: {shown} is the most that is tolerated" in texts(
-        charts.intervals(two_variants(), [definition])
-    )
-    assert "dashed" not in texts(charts.intervals(two_variants()))
+def test_guardrail_margin_is_drawn(relative: bool, tolerated: float, shown: str) -> None:
+    drawn = charts.intervals(with_times({"relative": relative, "largest_regression": tolerated}))
+    assert f"dashed: {shown} is the most that is tolerated" in texts(drawn)
+    assert "dashed" not in texts(charts.intervals(with_times({"largest_regression": None})))
 
 
 def test_guardrail_margin_of_a_metric_to_be_increased_is_below_zero() -> None:
-    result = two_variants()
-    turned = result.metrics["response_time"].model_copy(update={"direction": "increase"})
-    definition = MetricDefinition(name="response_time", role="guardrail", largest_regression=0.05)
-    drawn = charts.intervals(result.model_copy(update={"metrics": {"response_time": turned}}), [definition])
+    drawn = charts.intervals(with_times({"direction": "increase"}))
     assert "dashed: -5 %" in texts(drawn)
 
 
@@ -207,7 +205,7 @@ def test_histogram_that_does_not_fit_is_refused(edges: list[float], counts: list
 
 def test_page_has_verdict_checks_numbers_charts_and_caution(tmp_path: Path) -> None:
     result = four_variants()
-    page = report_page(tmp_path, result, histograms=histograms(*LONG_NAMES), definitions=[GUARDRAIL])
+    page = report_page(tmp_path, result, histograms=histograms(*LONG_NAMES))
     for part in (
         wording.headline(result),
         result.reason,
@@ -265,8 +263,8 @@ def test_drawings_of_a_page_share_no_names(tmp_path: Path) -> None:
 
 
 def test_values_stay_text_in_the_page(tmp_path: Path) -> None:
-    harmless = report_page(tmp_path, two_variants(), definitions=[GUARDRAIL])
-    page = report_page(tmp_path, hostile(), definitions=[GUARDRAIL])
+    harmless = report_page(tmp_path, two_variants())
+    page = report_page(tmp_path, hostile())
     assert page.count("script") == harmless.count("script")
     assert HOSTILE in page.text
     for source in page.scripts[:-2]:

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from promptab.stats.contrast import ArmMean, Contrast, Stratum, combined
+from promptab.stats.contrast import ArmMean, Contrast, Stratum, combined, over_common_epochs
 from promptab.stats.ratio import ratio_contrast
 from tests.arms import effect, one_event_each, seeds
 
@@ -257,3 +257,39 @@ def test_no_nan_comes_out(arms: list[tuple[ArmMean, ArmMean]]) -> None:
     contrast = combined(strata_of(arms))
     assert all(math.isfinite(number) for number in effect(contrast))
     assert all(number is not None and math.isfinite(number) for number in contrast[:5])
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    epochs=st.lists(st.integers(0, 9), unique=True, min_size=1, max_size=5),
+)
+def test_two_arms_over_common_epochs_are_those_of_the_contrast(seed: int, epochs: list[int]) -> None:
+    generator = np.random.default_rng(seed)
+
+    def arm() -> dict[int, ArmMean]:
+        return {
+            epoch: ArmMean(generator.normal(), generator.gamma(2.0), int(generator.integers(2, 99)))
+            for epoch in epochs
+        }
+
+    arms = {"treatment": arm(), "control": arm()}
+    found = over_common_epochs(arms)
+    contrast = combined([Stratum(e, arms["treatment"][e], arms["control"][e]) for e in epochs])
+    for name, mean in found.items():
+        assert mean.value == pytest.approx(getattr(contrast, name))
+        assert mean.variance == pytest.approx(getattr(contrast, f"{name}_variance"))
+    assert sum(mean.units for mean in found.values()) == contrast.units
+    assert over_common_epochs({**arms, "late": {max(epochs) + 1: ArmMean(0.0, 1.0, 2)}}) == {}
+
+
+def test_three_arms_have_the_same_weights_in_the_epochs_that_all_of_them_have() -> None:
+    """A base rate of 0 and then of 1: with weights of their own the arms would differ by when their units came."""
+    arms = {
+        "a": {0: ArmMean(0.0, 0.01, 90), 1: ArmMean(1.0, 0.01, 10), 2: ArmMean(5.0, 0.01, 50)},
+        "b": {0: ArmMean(0.0, 0.01, 5), 1: ArmMean(1.0, 0.01, 45)},
+        "c": {0: ArmMean(0.0, 0.01, 5), 1: ArmMean(1.0, 0.01, 45), 3: ArmMean(9.0, 0.01, 50)},
+    }
+    found = over_common_epochs(arms)
+    assert [mean.value for mean in found.values()] == pytest.approx([0.5] * 3)
+    assert [mean.units for mean in found.values()] == [100, 50, 50]
+    assert over_common_epochs({}) == {}

@@ -152,7 +152,7 @@ def test_a_declaration_without_a_name_is_refused() -> None:
 
 
 def test_a_stored_declaration_is_refused_like_a_written_one() -> None:
-    with pytest.raises(InvalidInputError, match=r"^metrics\[x\]\.denominator: None is not given"):
+    with pytest.raises(InvalidInputError, match=r"^metrics\[x\]\.denominator is not given"):
         MetricDefinition.model_validate({"name": "x", "kind": "ratio"})
 
 

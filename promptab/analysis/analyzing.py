@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from promptab.analysis import sentences
-from promptab.analysis.checks import (
-    planned_shares,
-    segment_sample_ratio,
-    segments_by_attribute,
-    units_of,
-    validity_checks,
-)
+from promptab.analysis.checks import planned_shares, segment_dealings, units_of, validity_checks
 from promptab.analysis.difference import compared_metric
 from promptab.analysis.evidence import Evidence
 from promptab.analysis.result import (
@@ -23,6 +17,7 @@ from promptab.analysis.result import (
     SeriesPoint,
 )
 from promptab.stats.multiplicity import benjamini_hochberg
+from promptab.stats.sample_ratio import SampleRatio
 
 
 def analyze(
@@ -45,7 +40,8 @@ def analyze(
         [metric for metric in others if metric.role != "guardrail"], level
     )
     metrics = {metric.metric: metric for metric in (primary, *others)}
-    checks = validity_checks(evidence, method, metrics)
+    dealings = segment_dealings(evidence, method)
+    checks = validity_checks(evidence, method, metrics, dealings)
     approximate = (
         method == "sequential" and experiment.plan.window_hours is None and experiment.unit != "request"
     )
@@ -63,7 +59,7 @@ def analyze(
         planned_shares=planned_shares(evidence),
         metrics=metrics,
         checks=checks,
-        segments=_segments(evidence, method, level),
+        segments=_segments(evidence, method, level, dealings),
         series=_series(evidence, method, level),
         approximate=approximate,
         winner=winner,
@@ -126,9 +122,10 @@ def _winner(
     return best, worthy[best].sentence + beside
 
 
-def _segments(evidence: Evidence, method: Method, confidence: float) -> tuple[SegmentAnalysis, ...]:
+def _segments(
+    evidence: Evidence, method: Method, confidence: float, dealings: Sequence[SampleRatio]
+) -> tuple[SegmentAnalysis, ...]:
     """Analyse the primary metric within each segment, all judged together and marked exploratory."""
-    values = segments_by_attribute(evidence.segments)
     named = [
         (segment, compared_metric(segment.primary, evidence.experiment, method, confidence, role="secondary"))
         for segment in evidence.segments
@@ -145,11 +142,10 @@ def _segments(evidence: Evidence, method: Method, confidence: float) -> tuple[Se
                 for variant in evidence.experiment.variants
             },
             analysis=analysis.model_copy(update={"metric": original.metric}),
-            sample_ratio_p=segment_sample_ratio(
-                segment.arms, evidence.weights, values[segment.attribute], method
-            ),
+            sample_ratio_p=dealing.p_value,
+            sample_ratio_mismatch=dealing.mismatch,
         )
-        for (segment, original), analysis in zip(named, judged, strict=True)
+        for (segment, original), analysis, dealing in zip(named, judged, dealings, strict=True)
     )
 
 

@@ -5,27 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from promptab.analysis.evidence import ArmCounts, Evidence, SegmentEvidence
+from promptab.analysis.evidence import ArmCounts, Evidence
 from promptab.analysis.result import Check, Method, MetricAnalysis
 from promptab.stats.interaction import assignment_independence
-from promptab.stats.sample_ratio import EpochUnits, sample_ratio
+from promptab.stats.sample_ratio import EpochUnits, SampleRatio, sample_ratio, sequential_bayes_factor
+
+Arms = Mapping[str, Mapping[int, ArmCounts]]
+Weights = Mapping[int, Mapping[str, float]]
 
 ALARM_LEVEL = 0.001
 """Of the tests whose alarm means that something is broken: nobody should see one in a sound experiment."""
+
+BAYES_FACTOR = 100.0
+"""The same for a test that holds at every look: a sound experiment ever reaches it with a chance of 1 % at most."""
 
 MOST_SWITCHED = 0.01
 """Share of a variant's units that may have events of another variant before the comparison is blurred."""
 
 
 def validity_checks(
-    evidence: Evidence, method: Method, metrics: Mapping[str, MetricAnalysis]
+    evidence: Evidence,
+    method: Method,
+    metrics: Mapping[str, MetricAnalysis],
+    segments: Sequence[SampleRatio] = (),
 ) -> tuple[Check, ...]:
-    """Return every check, passed or not."""
+    """Return every check, passed or not; `segments` are the dealings within the segments of the evidence."""
     checks = [
-        _sample_ratio(evidence, method),
+        _sample_ratio(evidence, method, segments),
         _minimum_units(evidence),
         _switched_units(evidence),
-        _missing_outcomes(evidence),
+        _missing_outcomes(evidence, method),
     ]
     guardrails = [metric for metric in metrics.values() if metric.role == "guardrail"]
     if guardrails:
@@ -33,45 +42,51 @@ def validity_checks(
     return tuple(checks)
 
 
-def segment_sample_ratio(
-    arms: Mapping[str, Mapping[int, ArmCounts]],
-    weights: Mapping[int, Mapping[str, float]],
-    segments: int,
-    method: Method,
-) -> float | None:
-    """Return the p-value of the dealing within one segment, times the number of segments (Bonferroni).
+def segment_dealings(evidence: Evidence, method: Method) -> list[SampleRatio]:
+    """Test the dealing within each segment, as one of so many (Bonferroni)."""
+    tests = len(evidence.segments)
+    return [_dealing(segment.arms, evidence.weights, method, tests=tests) for segment in evidence.segments]
 
-    For a sequential analysis that of the Bayes factor, which holds at every look too.
+
+def _dealing(arms: Arms, weights: Weights, method: Method, *, tests: int = 1) -> SampleRatio:
+    """Test by chi-square for one look, and by the Bayes factor, which holds at every look, for the other methods.
+
+    The p-value is that of the test which decides, times the number of tests.
     """
-    found = sample_ratio(_epoch_units(arms, weights))
-    if found.p_value is None:
-        return None
-    p_value = math.exp(-max(0.0, found.log_bayes_factor)) if method == "sequential" else found.p_value
-    return min(1.0, p_value * segments)
-
-
-def _sample_ratio(evidence: Evidence, method: Method) -> Check:
     found = sample_ratio(
-        _epoch_units(evidence.arms, evidence.weights),
+        _epoch_units(arms, weights),
         gate="fixed" if method == "fixed" else "sequential",
-        alpha=ALARM_LEVEL,
+        alpha=ALARM_LEVEL / tests,
+        bayes_factor=BAYES_FACTOR * tests,
     )
-    dealt = ", ".join(
-        f"{key} {count} (planned {found.expected.get(key, 0.0):.0f})" for key, count in found.observed.items()
-    )
-    if found.impossible:
-        verdict = f"; {found.impossible} units are in a variant whose weight was zero"
-    elif found.mismatch:
-        verdict = (
-            "; chance does not deal like that: look for what loses or moves units before believing anything"
+    if found.p_value is None:
+        return found
+    p_value = found.p_value if method == "fixed" else math.exp(-max(0.0, found.log_bayes_factor))
+    return found._replace(p_value=min(1.0, tests * p_value))
+
+
+def _sample_ratio(evidence: Evidence, method: Method, segments: Sequence[SampleRatio]) -> Check:
+    whole = _dealing(evidence.arms, evidence.weights, method)
+    told = [f"units per variant: {_dealt(whole) or 'none'}"]
+    told += [
+        f"with {segment.attribute} = {segment.value or '(not given)'}: {_dealt(dealing)}"
+        for segment, dealing in zip(evidence.segments, segments, strict=True)
+        if dealing.mismatch
+    ]
+    passed = not any(dealing.mismatch for dealing in (whole, *segments))
+    if whole.impossible:
+        told.append(f"{whole.impossible} units are in a variant whose weight was zero")
+    elif not passed:
+        told.append(
+            "chance does not deal like that: look for what loses or moves units before believing anything"
         )
-    else:
-        verdict = ""
-    return Check(
-        name="sample_ratio",
-        passed=not found.mismatch,
-        detail=f"units per variant: {dealt or 'none'}{verdict}",
-        p_value=found.p_value,
+    return Check(name="sample_ratio", passed=passed, detail="; ".join(told), p_value=whole.p_value)
+
+
+def _dealt(dealing: SampleRatio) -> str:
+    return ", ".join(
+        f"{key} {count} (planned {dealing.expected.get(key, 0.0):.0f})"
+        for key, count in dealing.observed.items()
     )
 
 
@@ -116,27 +131,42 @@ def _switched_units(evidence: Evidence) -> Check:
     )
 
 
-def _missing_outcomes(evidence: Evidence) -> Check:
-    missing, exposed = {}, {}
-    for variant in evidence.experiment.variants:
-        counts = evidence.arms.get(variant.key, {}).values()
-        exposed[variant.key] = sum(count.exposed for count in counts)
-        missing[variant.key] = exposed[variant.key] - sum(count.reporting for count in counts)
+def _missing_outcomes(evidence: Evidence, method: Method) -> Check:
+    """Compare the shares of units for which nothing was recorded, epoch by epoch.
+
+    For one look by chi-square on these shares. For any number of looks the units without an outcome have to be dealt
+    otherwise than the weights say, too: the Bayes factor bounds the chance of an alarm at any look, and chi-square
+    leaves a crooked dealing to the check on that. Exact where a unit's measurement window has closed; before that an
+    outcome may still come.
+    """
+    epochs = [
+        {key: by_epoch.get(epoch, ArmCounts()) for key, by_epoch in evidence.arms.items()}
+        for epoch in evidence.weights
+    ]
     found = assignment_independence(
-        [[list(missing.values()), [exposed[key] - count for key, count in missing.items()]]]
+        [[[arm.missing for arm in of.values()], [arm.reporting for arm in of.values()]] for of in epochs]
     )
     p_value = None if found is None else found.p_value
-    passed = p_value is None or p_value >= ALARM_LEVEL
+    lost = p_value is not None and p_value < ALARM_LEVEL
+    if p_value is not None and method != "fixed":
+        without = [{key: arm.missing for key, arm in of.items()} for of in epochs]
+        split = sequential_bayes_factor(map(EpochUnits, without, evidence.weights.values()))
+        lost = lost and split >= math.log(BAYES_FACTOR)
+        p_value = max(p_value, math.exp(-max(0.0, split)))
+    totals = {
+        key: (sum(arm.missing for arm in by_epoch.values()), sum(arm.exposed for arm in by_epoch.values()))
+        for key, by_epoch in evidence.arms.items()
+    }
     told = ", ".join(
-        f"{key} {count} of {exposed[key]} ({100 * count / exposed[key]:.1f} %)"
-        for key, count in missing.items()
-        if exposed[key]
+        f"{key} {missing} of {exposed} ({100 * missing / exposed:.1f} %)"
+        for key, (missing, exposed) in totals.items()
+        if exposed
     )
     return Check(
         name="missing_outcomes",
-        passed=passed,
+        passed=not lost,
         detail=f"exposed and nothing recorded: {told or 'no unit was exposed'}"
-        + ("" if passed else "; a variant that loses its outcomes is compared by what it did not lose"),
+        + ("; a variant that loses its outcomes is compared by what it did not lose" if lost else ""),
         p_value=p_value,
     )
 
@@ -157,9 +187,7 @@ def _guardrails(guardrails: Sequence[MetricAnalysis]) -> Check:
     )
 
 
-def _epoch_units(
-    arms: Mapping[str, Mapping[int, ArmCounts]], weights: Mapping[int, Mapping[str, float]]
-) -> list[EpochUnits]:
+def _epoch_units(arms: Arms, weights: Weights) -> list[EpochUnits]:
     return [
         EpochUnits({key: counts[epoch].exposed for key, counts in arms.items() if epoch in counts}, shares)
         for epoch, shares in sorted(weights.items())
@@ -177,11 +205,3 @@ def planned_shares(evidence: Evidence) -> dict[str, float]:
     if not total:
         return dict(evidence.experiment.traffic_split)
     return {key: units / total for key, units in expected.items()}
-
-
-def segments_by_attribute(segments: Sequence[SegmentEvidence]) -> dict[str, int]:
-    """Return how many values each attribute has."""
-    counts: dict[str, int] = {}
-    for segment in segments:
-        counts[segment.attribute] = counts.get(segment.attribute, 0) + 1
-    return counts

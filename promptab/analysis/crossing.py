@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from promptab.analysis import wording
 from promptab.analysis.planned import InteractionResult, VariantInteraction
 from promptab.models import PromptExperiment
-from promptab.stats.contrast import ArmMean
+from promptab.stats.contrast import ArmMean, over_common_epochs
 from promptab.stats.interaction import (
     Additivity,
     Independence,
@@ -81,26 +81,12 @@ def combined_cells(
     there is no such stratum.
     """
     keys = [(row, column) for row in rows for column in columns]
-    known: list[dict[tuple[str, str], ArmMean]] = []
-    for cells in strata:
-        means = {key: mean for key in keys if (mean := ratio_mean(cells.get(key, UnitSums()))) is not None}
-        if len(means) == len(keys):
-            known.append(means)
-    if not known:
-        return {}
-    sizes = [sum(mean.units for mean in means.values()) for means in known]
-    weights = [size / sum(sizes) for size in sizes]
-    return {key: _combined([means[key] for means in known], weights) for key in keys}
-
-
-def _combined(means: Sequence[ArmMean], weights: Sequence[float]) -> ArmMean:
-    pairs = list(zip(weights, means, strict=True))
-    return ArmMean(
-        sum(weight * mean.value for weight, mean in pairs),
-        math.fsum(weight * weight * mean.variance for weight, mean in pairs),
-        sum(mean.units for mean in means),
-        sum(weight * mean.resolution for weight, mean in pairs),
-    )
+    means: dict[tuple[str, str], dict[int, ArmMean]] = {key: {} for key in keys}
+    for number, cells in enumerate(strata):
+        for key in keys:
+            if (mean := ratio_mean(cells.get(key, UnitSums()))) is not None:
+                means[key][number] = mean
+    return over_common_epochs(means)
 
 
 def _contrast(
@@ -181,17 +167,15 @@ def _sentence(
     if together is None:
         told = f"Whether {names} interact on {metric} cannot be known yet {over}."
     elif together.p_value > 1.0 - confidence:
-        told = (
-            f"No sign that {names} interact on {metric} {over} (p = {wording.probability(together.p_value)})."
-        )
+        told = f"No sign that {names} interact on {metric} {over} ({wording.p_told(together.p_value)})."
     else:
         told = (
-            f"{names} interact on {metric} {over} (p = {wording.probability(together.p_value)}): neither effect "
+            f"{names} interact on {metric} {over} ({wording.p_told(together.p_value)}): neither effect "
             "can be read alone."
         )
     if independence is not None and independence.p_value < ALARM_LEVEL:
         told += (
-            f" They were not dealt independently (p = {wording.probability(independence.p_value)}): each carries "
+            f" They were not dealt independently ({wording.p_told(independence.p_value)}): each carries "
             "some of the other's effect."
         )
     return told

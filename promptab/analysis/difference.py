@@ -1,14 +1,15 @@
-"""One metric: what each variant comes to, and how it differs from the control."""
+"""One metric: how each variant differs from the control, and what that amounts to."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from promptab.analysis import sentences
+from promptab.analysis.estimate import estimated
 from promptab.analysis.evidence import MetricEvidence
-from promptab.analysis.inference import Arms, Finding, arms_of, critical, find
+from promptab.analysis.inference import Arms, Finding, Reading, arms_of, critical, find
 from promptab.analysis.result import (
     CovariateAdjustment,
     Method,
@@ -21,35 +22,13 @@ from promptab.analysis.result import (
     Verdict,
 )
 from promptab.models import PromptExperiment
-from promptab.plan import AnalysisPlan
-from promptab.stats.bayesian import probability_best
-from promptab.stats.contrast import ArmMean, Contrast
+from promptab.stats.contrast import Contrast
 from promptab.stats.cuped import cuped_contrast
 from promptab.stats.guardrail import guardrail_verdict, relative_margin_effect
 from promptab.stats.interval import Interval
 from promptab.stats.lift import lift_interval
 from promptab.stats.metric import MetricDefinition
-from promptab.stats.multiplicity import holm, simultaneous_confidence
-from promptab.stats.ratio import ratio_mean
-
-
-class Reading(NamedTuple):
-    """How the differences of one metric are read."""
-
-    method: Method
-    plan: AnalysisPlan
-    confidence: float
-    """Of the metric as a whole."""
-    comparisons: int
-    """Variants compared with the control at once."""
-    role: Role
-
-    @property
-    def level(self) -> float:
-        """The confidence of a single interval: those on the primary metric hold together."""
-        if self.role != "primary":
-            return self.confidence
-        return simultaneous_confidence(max(self.comparisons, 1), self.confidence)
+from promptab.stats.multiplicity import holm
 
 
 def compared_metric(
@@ -60,7 +39,7 @@ def compared_metric(
     keys = [variant.key for variant in experiment.variants]
     others = [key for key in keys if key != control]
     reading = Reading(method, experiment.plan, confidence, len(others), role)
-    estimates = _estimates(evidence, keys, reading)
+    estimates = estimated(evidence, keys, reading)
     judged = [_judged(evidence, key, control, reading) for key in others]
     adjusted = holm([found.finding.p_value for found in judged])
     return MetricAnalysis(
@@ -69,6 +48,9 @@ def compared_metric(
         direction=definition.direction,
         format=definition.format,
         role=role,
+        largest_regression=definition.largest_regression if role == "guardrail" else None,
+        smallest_effect=definition.smallest_effect,
+        relative=definition.relative,
         estimates=estimates,
         differences={
             key: _difference(definition, found, adjusted_p, estimates, (key, control), reading)
@@ -94,10 +76,14 @@ def _judged(evidence: MetricEvidence, key: str, control: str, reading: Reading) 
     adjusted = cuped_contrast(evidence.history.get(key, {}), evidence.history.get(control, {}))
     contrast = adjusted.contrast
     finding = find(reading.method, Arms(contrast, arms.direction), reading.plan, reading.level)
-    known = finding.interval is not None and contrast.value is not None and contrast.se is not None
-    if not known or adjusted.correlation is None or adjusted.variance_reduction is None:
+    if (
+        finding.interval is None
+        or contrast.value is None
+        or contrast.se is None
+        or adjusted.correlation is None
+        or adjusted.variance_reduction is None
+    ):
         return _Judged(arms, raw, raw, arms.contrast, None)
-    assert finding.interval is not None and contrast.value is not None and contrast.se is not None  # noqa: S101, PT018
     shown = CovariateAdjustment(
         value=contrast.value,
         se=contrast.se,
@@ -213,62 +199,6 @@ def _size(definition: MetricDefinition, contrast: Contrast, finding: Finding) ->
         return "unclear"
     best = finding.interval.high if definition.direction == "increase" else -finding.interval.low
     return "too small" if best < worth else "unclear"
-
-
-def _estimates(evidence: MetricEvidence, keys: Sequence[str], reading: Reading) -> dict[str, VariantEstimate]:
-    estimates = {key: _estimate(evidence, key, reading) for key in keys}
-    if reading.method != "bayesian":
-        return estimates
-    known = {key: found for key, found in estimates.items() if found.value is not None and found.se}
-    best = probability_best(
-        [found.value or 0.0 for found in known.values()],
-        [found.se or 0.0 for found in known.values()],
-        direction=evidence.definition.direction,
-    )
-    for key, probability in zip(known, best, strict=True):
-        estimates[key] = estimates[key].model_copy(update={"probability_best": probability})
-    return estimates
-
-
-def _estimate(evidence: MetricEvidence, key: str, reading: Reading) -> VariantEstimate:
-    definition = evidence.definition
-    if definition.kind == "quantile":
-        arm = _pooled_quantile(evidence, key)
-        events = sum(found.events for found in evidence.quantiles.get(key, {}).values())
-        units = 0 if arm is None else arm.units
-        value = None if arm is None else arm.value
-    else:
-        sums = evidence.pooled(key)
-        arm, units, events = ratio_mean(sums), sums.units, round(sums.n)
-        value = _finite(sums.s / sums.n) if sums.n else None
-    low = high = se = None
-    if arm is not None and math.isfinite(arm.variance):
-        se = math.sqrt(arm.variance)
-        if se > 0.0:
-            reach = se * critical(
-                reading.method, reading.plan, reading.confidence, units=arm.units, df=arm.units - 1
-            )
-            # never cut off the estimate itself, should the declared bounds be wrong
-            low, high = Interval(arm.value - reach, arm.value + reach).within(
-                None if definition.lowest is None else min(definition.lowest, arm.value),
-                None if definition.highest is None else max(definition.highest, arm.value),
-            )
-    return VariantEstimate(variant=key, value=value, se=se, low=low, high=high, units=units, events=events)
-
-
-def _pooled_quantile(evidence: MetricEvidence, key: str) -> ArmMean | None:
-    """Weigh the epochs' quantiles by their units, those that are known well enough to be compared."""
-    known = [
-        (arm.value, arm.variance, arm.units)
-        for arm in evidence.quantiles.get(key, {}).values()
-        if arm.value is not None and arm.variance is not None
-    ]
-    total = sum(units for _, _, units in known)
-    if not total:
-        return None
-    value = math.fsum(units / total * value for value, _, units in known)
-    variance = math.fsum((units / total) ** 2 * variance for _, variance, units in known)
-    return ArmMean(value, variance, total)
 
 
 def _share(contrast: Contrast) -> float | None:

@@ -29,6 +29,11 @@ class ArmCounts(NamedTuple):
     switched: int = 0
     """Of these, units that also have events of another variant."""
 
+    @property
+    def missing(self) -> int:
+        """Exposed units for which nothing was recorded."""
+        return self.exposed - self.reporting
+
 
 @dataclass(frozen=True, slots=True)
 class MetricEvidence:

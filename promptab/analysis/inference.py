@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from scipy.special import ndtri
 
 from promptab.analysis.evidence import MetricEvidence
-from promptab.analysis.result import Method, Technique
+from promptab.analysis.result import Method, Role, Technique
 from promptab.plan import AnalysisPlan
 from promptab.stats import sequential
 from promptab.stats.bayesian import LIFT_PRIOR, Posterior, normal_posterior, proportion_posterior
@@ -18,6 +19,7 @@ from promptab.stats.fixed import t_critical, t_interval, t_p_value
 from promptab.stats.interval import Interval
 from promptab.stats.lift import delta_lift
 from promptab.stats.metric import Direction
+from promptab.stats.multiplicity import simultaneous_confidence
 from promptab.stats.permutation import EpochUnits, permutation_interval, permutation_p
 from promptab.stats.proportion import proportion_difference
 from promptab.stats.quantile import quantile_contrast
@@ -29,6 +31,25 @@ FEW_UNITS = 30
 
 FEW_SEQUENTIAL_UNITS = 100
 """Below this an asymptotic confidence sequence is not read where there is an exact one."""
+
+
+class Reading(NamedTuple):
+    """How the differences of one metric are read."""
+
+    method: Method
+    plan: AnalysisPlan
+    confidence: float
+    """Of the metric as a whole."""
+    comparisons: int
+    """Variants compared with the control at once."""
+    role: Role
+
+    @property
+    def level(self) -> float:
+        """The confidence of a single interval: those on the primary metric hold together."""
+        if self.role != "primary":
+            return self.confidence
+        return simultaneous_confidence(max(self.comparisons, 1), self.confidence)
 
 
 class Finding(NamedTuple):
@@ -70,7 +91,7 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
     alone = contrast.epochs[0] if len(contrast.epochs) == 1 and not contrast.left_out else None
     if alone is not None and definition.kind in {"proportion", "share_of_units"}:
         pair = treatment[alone], untreated[alone]
-        if all(arm.nn == arm.n == arm.units for arm in pair):
+        if all(_are_trials(arm) for arm in pair):
             arms = arms._replace(trials=pair)
     if evidence.units is None:
         return arms
@@ -80,11 +101,18 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
     }
     arms = arms._replace(strata=list(strata.values()))
     if alone is not None and definition.lowest is not None and definition.highest is not None:
-        units = strata[alone]
-        if all(n == 1.0 for arm in units for n, _ in arm):
+        units, low, high = strata[alone], definition.lowest, definition.highest
+        # a value beyond them shows that the declared bounds are wrong, and nothing can rest on them
+        if all(n == 1.0 and low <= s <= high for arm in units for n, s in arm):
             scores = [s for _, s in units.treatment], [s for _, s in units.control]
-            arms = arms._replace(scores=scores, bounds=(definition.lowest, definition.highest))
+            arms = arms._replace(scores=scores, bounds=(low, high))
     return arms
+
+
+def _are_trials(sums: UnitSums) -> bool:
+    """Whether every unit has one event, of 0 or 1: only of these the squares add up to what the values do."""
+    squares = sums.rr + 2.0 * sums.center * sums.rn + sums.center**2 * sums.nn
+    return sums.nn == sums.n == sums.units and math.isclose(squares, sums.s, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def find(method: Method, arms: Arms, plan: AnalysisPlan, confidence: float) -> Finding:
@@ -126,9 +154,7 @@ def _sequential(arms: Arms, value: float, se: float, plan: AnalysisPlan, confide
 
 
 def _fixed(arms: Arms, value: float, se: float, plan: AnalysisPlan, confidence: float) -> Finding:
-    if arms.strata is not None and _smaller_arm(arms.strata) < FEW_UNITS:
-        interval = permutation_interval(arms.strata, confidence=confidence)
-        return Finding("permutation", interval, permutation_p(arms.strata))
+    # exact at any size, where permuted zeros and ones give intervals that miss a real effect too often
     if arms.trials is not None:
         treatment, control = arms.trials
         found = proportion_difference(
@@ -136,6 +162,9 @@ def _fixed(arms: Arms, value: float, se: float, plan: AnalysisPlan, confidence: 
         )
         if found is not None:
             return Finding("proportions", Interval(found.low, found.high), found.p_value)
+    if arms.strata is not None and _smaller_arm(arms.strata) < FEW_UNITS:
+        interval = permutation_interval(arms.strata, confidence=confidence)
+        return Finding("permutation", interval, permutation_p(arms.strata))
     df = arms.contrast.df
     if df is None:
         return Finding("permutation", None, arms.contrast.exact_p)

@@ -37,7 +37,8 @@ def result_html(result: AnalysisResult) -> str:
     failed = checks_list(result.failed_checks()) if result.failed_checks() else ""
     return (
         f'<div class="promptab"><style>{STYLE}</style>'
-        f"<p><strong>{_text(result.experiment)}</strong></p>{verdict_paragraph(result)}{failed}"
+        f'<p><strong>{_text(result.experiment)}</strong> <span class="quiet">{_text(wording.circumstances(result))}'
+        f"</span></p>{verdict_paragraph(result)}{failed}"
         f"{metrics_table(result)}{segments_table(result)}"
         f'<p class="quiet">{_text(result.caution)}</p></div>'
     )
@@ -63,7 +64,9 @@ def metrics_table(result: AnalysisResult) -> str:
     """Return the table of all metrics: a row per variant, and a second one where it is adjusted for history."""
     blocks = [(metric.label, wording.metric_note(metric), metric) for metric in result.metrics.values()]
     note = f'<p class="quiet">{wording.ADJUSTED_NOTE}</p>' if wording.has_adjusted_p(result) else ""
-    return f"{_table(result, blocks)}{note}"
+    best = wording.best_of_all(result.metrics[result.primary_metric])
+    chances = "" if best is None else f'<p class="quiet">{_text(best)}</p>'
+    return f"{_table(result, blocks)}{chances}{note}"
 
 
 def segments_table(result: AnalysisResult) -> str:

@@ -46,7 +46,8 @@ class VariantEstimate(Record):
     events: int
     """Events that carried it (of a ratio: the total of its denominator)."""
     probability_best: float | None = None
-    """Bayesian: that no other variant is better."""
+    """Bayesian: that no other variant is better, by flat normal posteriors of all variants side by side; None where
+    they have no epoch in common."""
 
 
 class CovariateAdjustment(Record):
@@ -109,6 +110,12 @@ class MetricAnalysis(Record):
     direction: Direction
     format: MetricFormat
     role: Role
+    largest_regression: float | None
+    """Of a guardrail: the largest change for the worse that is tolerated."""
+    smallest_effect: float | None
+    """The smallest improvement that is worth having, where one is declared."""
+    relative: bool
+    """Whether these two are shares of the control's value, or in the metric's own unit."""
     estimates: Mapping[str, VariantEstimate]
     """By variant key, in the experiment's order, the control included."""
     differences: Mapping[str, VariantDifference]
@@ -136,7 +143,7 @@ class Check(Record):
     detail: str
     """The numbers, and what they mean, as a sentence."""
     p_value: float | None = None
-    """Where the check is a test."""
+    """Where the check is a test: by the fixed method for one look, else right at every look."""
 
 
 class SegmentAnalysis(Record):
@@ -149,7 +156,9 @@ class SegmentAnalysis(Record):
     """Exposed units by variant key."""
     analysis: MetricAnalysis
     sample_ratio_p: float | None
-    """Bonferroni over the values of the attribute."""
+    """Bonferroni over all segments of the analysis; of a sequential one right at every look."""
+    sample_ratio_mismatch: bool
+    """Whether the dealing within the segment is not what the weights say; then nothing wins."""
 
 
 class SeriesPoint(Record):

@@ -86,10 +86,32 @@ def headline(result: AnalysisResult) -> str:
     return "No winner" if result.winner is None else f"Winner: {result.winner}"
 
 
+def circumstances(result: AnalysisResult) -> str:
+    """Return what the numbers are of: how they were worked out, over how many units, and when."""
+    units = sum(result.units.values())
+    since = "" if result.since is None else f", units first exposed since {result.since:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"{result.method} analysis of {units:,} {'unit' if units == 1 else 'units'} "
+        f"as of {result.at:%Y-%m-%d %H:%M} UTC{since}; "
+        f"{100 * result.confidence:g} % intervals of differences to {result.control} (control)"
+    )
+
+
 def metric_note(metric: MetricAnalysis) -> str:
     """Return what is to be known of a metric before its numbers are read: primary, higher is better."""
     better = "higher" if metric.direction == "increase" else "lower"
     return f"{_ROLES[metric.role]}{better} is better"
+
+
+def best_of_all(metric: MetricAnalysis) -> str | None:
+    """Return how likely each variant is the best of all; None of two variants, of which P(better) says as much, and
+    where it is not known.
+    """
+    known = {key: found.probability_best for key, found in metric.estimates.items()}
+    if len(known) < 3 or all(chance is None for chance in known.values()):
+        return None
+    told = ", ".join(f"{key} {probability(chance)}" for key, chance in known.items())
+    return f"P(best of all): {told}"
 
 
 def variant_name(key: str, control: str) -> str:
@@ -107,8 +129,14 @@ def segment_title(segment: SegmentAnalysis) -> str:
 def segment_note(segment: SegmentAnalysis) -> str:
     """Return how many units it has, and whether chance dealt them."""
     units = f"{sum(segment.units.values()):,} units"
-    ratio = segment.sample_ratio_p
-    return units if ratio is None else f"{units}, sample ratio p = {probability(ratio)}"
+    if segment.sample_ratio_p is None:
+        return units
+    ratio = f"sample ratio {p_told(segment.sample_ratio_p)}"
+    return (
+        f"{units}, not dealt by the weights: {ratio}"
+        if segment.sample_ratio_mismatch
+        else f"{units}, {ratio}"
+    )
 
 
 def measure(value: float | None, unit: MetricFormat, *, width: float | None = None) -> str:
@@ -153,6 +181,12 @@ def probability(value: float | None) -> str:
     if value > 0.999:
         return ">0.999"
     return f"{value:.3f}" if value < 0.1 or value > 0.9 else f"{value:.2f}"
+
+
+def p_told(value: float | None) -> str:
+    """Return a p-value in a sentence: p = 0.032, p < 0.001."""
+    shown = probability(value)
+    return f"p {shown[0]} {shown[1:]}" if shown[0] in "<>" else f"p = {shown}"
 
 
 def evidence_headers(method: Method) -> tuple[str, ...]:

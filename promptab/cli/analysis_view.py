@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Table
@@ -10,11 +11,11 @@ from rich.text import Text
 
 from promptab.analysis import wording
 from promptab.analysis.result import AnalysisResult, Check, MetricAnalysis, SegmentAnalysis, SeriesPoint
-from promptab.cli.interval_plot import ASCII, UNICODE, Interval, draw_intervals
-from promptab.cli.wording import counted, moment
+from promptab.cli.interval_plot import ASCII, UNICODE, Interval, Strokes, draw_intervals
+from promptab.cli.wording import moment
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 _STYLES: Mapping[wording.Tone, str] = {"good": "green", "bad": "red", "open": "yellow"}
 _GAP = 2
@@ -24,6 +25,8 @@ _FEWEST_NAME_COLUMNS = 12
 _MOST_PLOT_COLUMNS = 40
 _FEWEST_PLOT_COLUMNS = 16
 _MOST_POINTS = 30
+_INSTANT = timedelta(microseconds=1)
+"""Midnight is the end of the day before."""
 
 
 class _Line(NamedTuple):
@@ -52,44 +55,44 @@ class _Line(NamedTuple):
         return low + to.rstrip(), high
 
 
-def print_analysis(to: Console, result: AnalysisResult) -> None:
-    """Print the verdict first, then what it rests on."""
-    _print_verdict(to, result)
-    blocks = [(_heading(metric), _lines(result, metric), metric) for metric in result.metrics.values()]
-    segments = [
-        (_segment_heading(segment), _lines(result, segment.analysis), segment.analysis)
-        for segment in result.segments
-    ]
-    layout = _Layout(to, result, [line for _, lines, _ in (*blocks, *segments) for line in lines])
-    to.print()
-    for number, (heading, lines, metric) in enumerate(blocks):
-        _print_block(to, layout, heading, lines, headed=number == 0)
-        if metric.role == "primary":
-            _print_sentences(to, result, metric)
-    if wording.has_adjusted_p(result):
-        to.print(wording.ADJUSTED_NOTE, style="dim")
-    _print_checks(to, result.checks)
-    if segments:
-        to.print("\nSegments (exploratory)", style="bold")
-        for number, (heading, lines, _) in enumerate(segments):
-            _print_block(to, layout, heading, lines, headed=number == 0)
-        to.print(wording.EXPLORATORY, style="dim")
-    if result.series:
-        _print_series(to, result)
-    to.print()
-    to.print(result.caution, style="dim")
+class AnalysisView:
+    """An analysis on a console, as wide as there is room: the verdict first, then what it rests on."""
+
+    def __init__(self, result: AnalysisResult) -> None:
+        self._result = result
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        result = self._result
+        yield from _verdict(result)
+        blocks = [(_heading(metric), _lines(result, metric), metric) for metric in result.metrics.values()]
+        segments = [
+            (_segment_heading(segment), _lines(result, segment.analysis)) for segment in result.segments
+        ]
+        every = [line for _, lines, _ in blocks for line in lines]
+        every += [line for _, lines in segments for line in lines]
+        layout = _Layout(options, result, every)
+        yield Text()
+        for number, (heading, lines, metric) in enumerate(blocks):
+            yield from _block(layout, heading, lines, headed=number == 0)
+            if metric.role == "primary":
+                yield from _sentences(result, metric)
+        if wording.has_adjusted_p(result):
+            yield Text(wording.ADJUSTED_NOTE, style="dim")
+        yield from _checks(result.checks)
+        if segments:
+            yield Text("\nSegments (exploratory)", style="bold")
+            for number, (heading, lines) in enumerate(segments):
+                yield from _block(layout, heading, lines, headed=number == 0)
+            yield Text(wording.EXPLORATORY, style="dim")
+        if result.series:
+            yield from _series(options, result)
+        yield Text(f"\n{result.caution}", style="dim")
 
 
-def _print_verdict(to: Console, result: AnalysisResult) -> None:
-    to.print(f"{wording.headline(result)}.", style="bold" if result.winner is None else "bold green")
-    to.print(result.reason)
-    since = "" if result.since is None else f", units first exposed since {moment(result.since)}"
-    units = counted(sum(result.units.values()), "unit")
-    to.print(
-        f"{result.experiment}, {result.method} analysis of {units} as of {moment(result.at)} UTC{since}; "
-        f"{100 * result.confidence:g} % intervals of differences to {result.control} (control)",
-        style="dim",
-    )
+def _verdict(result: AnalysisResult) -> Iterator[Text]:
+    yield Text(f"{wording.headline(result)}.", style="bold" if result.winner is None else "bold green")
+    yield Text(result.reason)
+    yield Text(f"{result.experiment}, {wording.circumstances(result)}", style="dim")
 
 
 def _heading(metric: MetricAnalysis) -> Text:
@@ -141,8 +144,8 @@ class _Layout:
     Where there is not room for all, the units go first, then names are folded, and then the lift goes.
     """
 
-    def __init__(self, to: Console, result: AnalysisResult, lines: Sequence[_Line]) -> None:
-        self.strokes = ASCII if to.options.ascii_only else UNICODE
+    def __init__(self, options: ConsoleOptions, result: AnalysisResult, lines: Sequence[_Line]) -> None:
+        self.strokes = _strokes(options)
         headers = ("lift", *wording.evidence_headers(result.method))
         widths = [
             max(len(header), *(len(line.numbers[at]) for line in lines if line.numbers))
@@ -158,7 +161,7 @@ class _Layout:
         needed = max(_FEWEST_PLOT_COLUMNS, *map(len, pieces))
 
         def left(*others: int) -> int:
-            return to.width - sum(others) - _GAP * len(others) - self.verdict
+            return options.max_width - sum(others) - _GAP * len(others) - self.verdict
 
         fixed = (name, self.estimate)
         self.has_units = left(units, *fixed, *widths) - _GAP >= needed
@@ -207,29 +210,36 @@ class _Layout:
         return Text.assemble(told, ("\n" + plot if plot else "", style))
 
 
-def _print_block(
-    to: Console, layout: _Layout, heading: Text, lines: Sequence[_Line], *, headed: bool
-) -> None:
+def _strokes(options: ConsoleOptions) -> Strokes:
+    return ASCII if options.ascii_only else UNICODE
+
+
+def _block(
+    layout: _Layout, heading: Text, lines: Sequence[_Line], *, headed: bool
+) -> Iterator[RenderableType]:
     plots = draw_intervals(
         [line.interval for line in lines], width=layout.plot, mark=0.0, strokes=layout.strokes
     )
     rows = layout.table(headed=headed)
     for line, plot in zip(lines, plots, strict=True):
         rows.add_row(*layout.cells(line, plot if line.interval.value is not None else ""))
-    to.print(heading)
-    to.print(rows)
+    yield heading
+    yield rows
 
 
-def _print_sentences(to: Console, result: AnalysisResult, metric: MetricAnalysis) -> None:
+def _sentences(result: AnalysisResult, metric: MetricAnalysis) -> Iterator[Text]:
+    """Yield what the reason has not said yet."""
     for difference in metric.differences.values():
         if difference.sentence not in result.reason:
-            to.print(difference.sentence)
+            yield Text(difference.sentence)
+    if (best := wording.best_of_all(metric)) is not None:
+        yield Text(best)
 
 
-def _print_checks(to: Console, checks: Sequence[Check]) -> None:
+def _checks(checks: Sequence[Check]) -> Iterator[RenderableType]:
     if not checks:
         return
-    to.print("\nChecks", style="bold")
+    yield Text("\nChecks", style="bold")
     rows = Table.grid(padding=(0, _GAP, 0, 0))
     rows.add_column(no_wrap=True)
     rows.add_column(no_wrap=True)
@@ -237,12 +247,11 @@ def _print_checks(to: Console, checks: Sequence[Check]) -> None:
     for check in checks:
         state = Text("ok", style="green") if check.passed else Text("FAILED", style="bold red")
         rows.add_row(state, wording.check_title(check.name), check.detail)
-    to.print(rows)
+    yield rows
 
 
-def _print_series(to: Console, result: AnalysisResult) -> None:
+def _series(options: ConsoleOptions, result: AnalysisResult) -> Iterator[RenderableType]:
     metric = result.metrics[result.primary_metric]
-    strokes = ASCII if to.options.ascii_only else UNICODE
     for key in metric.differences:
         points = [point for point in result.series if point.variant == key]
         shown = points[-_MOST_POINTS:]
@@ -251,26 +260,29 @@ def _print_series(to: Console, result: AnalysisResult) -> None:
         more = f", the last {len(shown)} of {len(points)} looks" if len(points) > len(shown) else ""
         unit = wording.change_unit(metric.format)
         counts = f"units of both, difference in {unit}" if unit else "units of both, difference"
-        to.print(f"\n{metric.label}: {key} over time ({counts}{more})", style="bold")
+        yield Text(f"\n{metric.label}: {key} over time ({counts}{more})", style="bold")
         intervals = [Interval(point.low, point.value, point.high) for point in shown]
         told = [wording.change(point.value, point.low, point.high, metric.format).told("") for point in shown]
-        room = to.width - 10 - 6 - max(map(len, told)) - max(len(f"{point.units:,}") for point in shown)
+        columns = list(_moments(shown)), [f"{point.units:,}" for point in shown], told
+        room = options.max_width - 3 * _GAP - sum(max(map(len, column)) for column in columns)
         plots = draw_intervals(
             intervals,
             width=min(_MOST_PLOT_COLUMNS, max(_FEWEST_PLOT_COLUMNS, room)),
             mark=0.0,
-            strokes=strokes,
+            strokes=_strokes(options),
         )
         rows = Table.grid(padding=(0, _GAP, 0, 0))
         for justify in ("left", "right", "left", "left"):
             rows.add_column(justify=justify, no_wrap=True)
-        for when, point, plot, change in zip(_moments(shown), shown, plots, told, strict=True):
-            rows.add_row(when, f"{point.units:,}", plot, change)
-        to.print(rows)
+        for when, units, plot, change in zip(*columns[:2], plots, told, strict=True):
+            rows.add_row(when, units, plot, change)
+        yield rows
 
 
 def _moments(points: Sequence[SeriesPoint]) -> Iterator[str]:
-    """Yield the days, or the hours of looks that are less than a day apart."""
-    days = {point.at.date() for point in points}
-    for point in points:
-        yield moment(point.at)[: 10 if len(days) == len(points) else 16]
+    """Yield the days that the looks were at the end of, or the hours where there are several looks a day."""
+    days = [(point.at - _INSTANT).date() for point in points]
+    if len(set(days)) == len(days):
+        yield from map(str, days)
+    else:
+        yield from (moment(point.at)[:16] for point in points)

@@ -15,7 +15,6 @@ from promptab.cli.arguments import read_time
 from promptab.cli.options import ExperimentArgument, JsonOption, UrlOption
 from promptab.cli.output import emit, note, run
 from promptab.lab import Lab
-from promptab.stats.metric import MetricDefinition
 
 MetricOption = Annotated[
     list[str] | None,
@@ -30,8 +29,6 @@ MetricOption = Annotated[
 
 class _Analysed(NamedTuple):
     result: AnalysisResult
-    definitions: Sequence[MetricDefinition] = ()
-    """Of the metrics in it."""
     histograms: Sequence[Histogram] = ()
     """Of the response time, for a report."""
 
@@ -106,24 +103,19 @@ def analyze(
         )
         if output is None or found is None:
             return _Analysed(result)
-        definitions = [found.plan.definition(name) for name in result.metrics]
-        return _Analysed(
-            result, definitions, await lab.metrics.distribution(result.experiment_id, since=start)
-        )
+        return _Analysed(result, await lab.metrics.distribution(result.experiment_id, since=start))
 
     analysed = run(work, url=url)
     if output is not None:
         from promptab.report import write_report  # noqa: PLC0415 - as above
 
-        write_report(
-            analysed.result, output, histograms=analysed.histograms, definitions=analysed.definitions
-        )
+        write_report(analysed.result, output, histograms=analysed.histograms)
         note(f"report written to {output}")
     show(analysed.result, as_json=as_json)
 
 
 def show(result: AnalysisResult, *, as_json: bool) -> None:
     """Print an analysis for people, or as one JSON document."""
-    from promptab.cli.analysis_view import print_analysis  # noqa: PLC0415 - as long to import as a command takes
+    from promptab.cli.analysis_view import AnalysisView  # noqa: PLC0415 - as long to import as a command takes
 
-    emit(result, as_json=as_json, human=lambda to: print_analysis(to, result))
+    emit(result, as_json=as_json, human=lambda to: to.print(AnalysisView(result)))

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from promptab.analysis.result import AnalysisResult
 from promptab.choice import Choice
-from promptab.cli.interval_chart import metric_charts
-from promptab.cli.interval_plot import ASCII, UNICODE
+from promptab.cli.analysis_view import AnalysisView
 from promptab.cli.output import facts, table, visible
 from promptab.cli.wording import counted, moment, percent
 from promptab.demo import Fall, Model, Served
@@ -20,8 +19,6 @@ from promptab.demo.prompts import BETTER, WORSE, AddedPrompts
 from promptab.models import Deployment, PromptVersion
 
 _INDENT = 3
-_NUMBERS = ("customers", "calls", "success", "95 % interval", "seconds")
-_COLOURS = {"better": "green", "worse": "red", "undecided": "yellow"}
 
 
 class DemoView:
@@ -74,30 +71,12 @@ class DemoView:
 
     def analysis(self, comparison: AnalysisResult) -> None:
         self._heading("Which one is better?")
-        rows = table("", "customers", "calls", "success", "95 % interval", "seconds", right=_NUMBERS)
-        primary = comparison.metrics[comparison.primary_metric]
-        for key, estimate in primary.estimates.items():
-            rows.add_row(
-                f"{key} (control)" if key == comparison.control else key,
-                f"{estimate.units:,}",
-                f"{estimate.events:,}",
-                "" if estimate.value is None else percent(estimate.value),
-                _interval(estimate.low, estimate.high),
-                _seconds(comparison, key),
-            )
-        self._put(rows)
-        strokes = ASCII if self._console.options.ascii_only else UNICODE
-        for line in metric_charts(primary, control=comparison.control, strokes=strokes):
-            line.no_wrap = True
-            self._put(line)
+        self._say(f"What `promptab experiment analyze {comparison.experiment}` shows:", style="dim")
         self._console.print()
-        for metric in comparison.metrics.values():
-            for difference in metric.differences.values():
-                self._say(difference.sentence, style=_COLOURS[difference.verdict])
+        self._put(AnalysisView(comparison))
         self._console.print()
         self._say(
-            "Counted over customers and not over calls: ten questions of one customer are one customer. "
-            f"{comparison.caution}",
+            "Counted over customers and not over calls: ten questions of one customer are one customer.",
             style="dim",
         )
 
@@ -194,13 +173,3 @@ def _certainty(fall: Fall) -> str:
     if fall.interval is None:
         return f"no customer varies, by permutation p = {fall.p_value:.2g}"
     return f"95 % interval {-100 * fall.interval.high:.1f} to {-100 * fall.interval.low:.1f}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def _seconds(comparison: AnalysisResult, variant: str) -> str:
-    times = comparison.metrics.get("response_time")
-    value = None if times is None else times.estimates[variant].value
-    return "" if value is None else f"{value:.2f}"

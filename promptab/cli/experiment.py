@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Create experiments, run them, change their weights and end them.",
+    help="Plan experiments, run them, say what they show, and end them.",
 )
 
 

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 def promote_winner(
     experiment: ExperimentArgument,
     *,
-    method: Annotated[Method, typer.Option("--method", help="How the analysis is made.")] = "sequential",
+    method: Annotated[
+        Method,
+        typer.Option(
+            "--method", metavar="METHOD", help="How to analyse: sequential, or at one look fixed or bayesian."
+        ),
+    ] = "sequential",
     allow_approximate: Annotated[
         bool,
         typer.Option(

@@ -290,7 +290,8 @@ def _told(
         for option, value in (("--mean", mean), ("--sd", sd)):
             if value is not None:
                 raise InvalidInputError(option, value, "left out beside --baseline", "name a rate or a mean")
-        check_number("--baseline", baseline, above=0.0, below=1.0)
+        if not 0.0 < baseline < 1.0:
+            raise InvalidInputError("--baseline", baseline, "a rate between 0 and 1", "write 15 % as 0.15")
         return Outcome(Proportion(baseline), baseline, "percent", direction, factor, events_per_unit)
     if sd is None:
         remedy = "give --baseline for a rate, --mean and --sd for a mean, or --from to measure it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import altair as alt
@@ -20,30 +19,21 @@ from promptab.report.drawing import (
     zero_line,
 )
 from promptab.report.theme import ROW_HEIGHT, SHAPES, TONES, WIDTH
-from promptab.stats.metric import MetricDefinition
 
 
-def intervals(
-    result: AnalysisResult, definitions: Iterable[MetricDefinition] = ()
-) -> alt.VConcatChart | None:
+def intervals(result: AnalysisResult) -> alt.VConcatChart | None:
     """Draw every difference to the control with its interval, metric by metric, around zero.
 
     A metric is drawn by its relative lift where every variant has one with an interval, else by its difference;
-    the largest tolerated regression of a guardrail is marked where `definitions` has it. None without any
-    difference to draw.
+    the largest tolerated regression of a guardrail is marked. None without any difference to draw.
     """
-    known = {definition.name: definition for definition in definitions}
     panels = [
-        panel
-        for metric in result.metrics.values()
-        if (panel := _interval_panel(result, metric, known.get(metric.metric))) is not None
+        panel for metric in result.metrics.values() if (panel := _interval_panel(result, metric)) is not None
     ]
     return alt.vconcat(*panels, spacing=18) if panels else None
 
 
-def _interval_panel(
-    result: AnalysisResult, metric: MetricAnalysis, definition: MetricDefinition | None
-) -> alt.LayerChart | None:
+def _interval_panel(result: AnalysisResult, metric: MetricAnalysis) -> alt.LayerChart | None:
     by_lift = _has_lifts(metric)
     scale = (
         Scaled(f"lift over {result.control}", 100.0, "%")
@@ -57,7 +47,7 @@ def _interval_panel(
     ]
     if not rows:
         return None
-    margin = _margin(result, metric, definition, by_lift=by_lift)
+    margin = _margin(result, metric, by_lift=by_lift)
     y = row_axis("row", [row["row"] for row in rows])
     base = chart(rows)
     ends = [end for row in rows for end in (row["low"], row["value"], row["high"]) if end is not None]
@@ -150,15 +140,13 @@ def _row(
     return {"row": name, "low": low, "value": value, "high": high, "told": shown, "tone": tone}
 
 
-def _margin(
-    result: AnalysisResult, metric: MetricAnalysis, definition: MetricDefinition | None, *, by_lift: bool
-) -> float | None:
+def _margin(result: AnalysisResult, metric: MetricAnalysis, *, by_lift: bool) -> float | None:
     """Return where the largest tolerated regression of a guardrail is on the axis; None where there is none."""
-    if metric.role != "guardrail" or definition is None or definition.largest_regression is None:
+    if metric.largest_regression is None:
         return None
-    worse = -definition.sign * definition.largest_regression
+    worse = -metric.largest_regression if metric.direction == "increase" else metric.largest_regression
     control = metric.estimates[result.control].value
-    if by_lift == definition.relative:
+    if by_lift == metric.relative:
         return worse * (100.0 if by_lift else difference_scale(metric, result.control).factor)
     if not control:
         return None

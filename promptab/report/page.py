@@ -69,7 +69,7 @@ def page(result: AnalysisResult, figures: Mapping[str, dict[str, Any]]) -> str:
 </head>
 <body class="promptab">
 <h1>{escape(result.experiment)}</h1>
-<p class="quiet">{escape(_circumstances(result))}</p>
+<p class="quiet">{escape(wording.circumstances(result))}</p>
 {notebook.verdict_paragraph(result)}
 <h2>Checks</h2>
 {notebook.checks_list(result.checks)}
@@ -84,12 +84,6 @@ def page(result: AnalysisResult, figures: Mapping[str, dict[str, Any]]) -> str:
 </body>
 </html>
 """
-
-
-def _circumstances(result: AnalysisResult) -> str:
-    since = "" if result.since is None else f", units first exposed since {result.since:%Y-%m-%d %H:%M}"
-    units = sum(result.units.values())
-    return f"{result.method} analysis of {units:,} units as of {result.at:%Y-%m-%d %H:%M} UTC{since}"
 
 
 def _wide(table: str) -> str:

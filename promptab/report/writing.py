@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from promptab.report import charts
 from promptab.report.drawing import chart
 from promptab.report.page import page
 from promptab.report.theme import on_paper
-from promptab.stats.metric import MetricDefinition
 
 _PIXELS_PER_PIXEL = 2.0
 """Pictures are looked at on screens with small pixels."""
@@ -48,18 +47,17 @@ def write_report(
     path: Path | str,
     *,
     histograms: Sequence[Histogram] = (),
-    definitions: Iterable[MetricDefinition] = (),
 ) -> None:
     """Write the analysis to `path`, as what its suffix says; an existing file is replaced.
 
     - .html: verdict, checks, numbers, charts and caution in one page that loads nothing from anywhere
     - .png, .svg: verdict, charts and caution in one picture
 
-    `histograms` are of the response times, by variant; `definitions` say how much of a regression a guardrail
-    tolerates. Raises `InvalidInputError` for another suffix, and for a file that cannot be written.
+    `histograms` are of the response times, by variant. Raises `InvalidInputError` for another suffix, and for a
+    file that cannot be written.
     """
     target = check_report_path(path)
-    figures = _figures(result, histograms, definitions)
+    figures = _figures(result, histograms)
     written = _WRITERS[target.suffix.lower()](result, figures)
     try:
         target.write_bytes(written)
@@ -69,12 +67,10 @@ def write_report(
         ) from None
 
 
-def _figures(
-    result: AnalysisResult, histograms: Sequence[Histogram], definitions: Iterable[MetricDefinition]
-) -> Figures:
+def _figures(result: AnalysisResult, histograms: Sequence[Histogram]) -> Figures:
     """Return the charts that there is something for, by name."""
     made = {
-        "intervals": charts.intervals(result, definitions),
+        "intervals": charts.intervals(result),
         "series": charts.series(result),
         "units": charts.units(result),
         "response-times": charts.response_times(histograms),
@@ -83,10 +79,10 @@ def _figures(
 
 
 def _picture(result: AnalysisResult, figures: Figures) -> dict[str, Any]:
-    """Return everything in one drawing, with the verdict above it and the caution below."""
+    """Return everything in one drawing, with the verdict and what it is of above it and the caution below."""
     title = alt.TitleParams(
         text=f"{result.experiment}: {wording.headline(result)}",
-        subtitle=_lines(result.reason),
+        subtitle=[*_lines(result.reason), *_lines(wording.circumstances(result))],
         fontSize=17,
         subtitleFontSize=12,
         offset=18,

@@ -15,8 +15,10 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+Arm = TypeVar("Arm", bound=Hashable)
 
 # A difference between constant arms has to stand this far above the rounding of both to be believed.
 _CLEAR_OF_ROUNDING = 100.0
@@ -136,6 +138,30 @@ def combined(strata: Sequence[Stratum], left_out: tuple[int, ...] = ()) -> Contr
     )
     return Contrast(
         treatment, control, treatment_variance, control_variance, df, None, units, epochs, left_out
+    )
+
+
+def over_common_epochs(arms: Mapping[Arm, Mapping[int, ArmMean]]) -> dict[Arm, ArmMean]:
+    """Put several arms side by side: each over the epochs that all of them have, weighted alike.
+
+    Weights are proportional to the units of all arms in an epoch, variances combine with their squares: `combined`
+    for more than two arms. Empty where no epoch has all of them, and without arms.
+    """
+    shared = sorted(set.intersection(*(set(by_epoch) for by_epoch in arms.values()))) if arms else []
+    units = [sum(by_epoch[epoch].units for by_epoch in arms.values()) for epoch in shared]
+    weights = [of_epoch / sum(units) for of_epoch in units]
+    if not shared:
+        return {}
+    return {arm: _weighted([by_epoch[epoch] for epoch in shared], weights) for arm, by_epoch in arms.items()}
+
+
+def _weighted(means: Sequence[ArmMean], weights: Sequence[float]) -> ArmMean:
+    pairs = list(zip(weights, means, strict=True))
+    return ArmMean(
+        sum(weight * mean.value for weight, mean in pairs),
+        sum(weight * weight * mean.variance for weight, mean in pairs),
+        sum(mean.units for mean in means),
+        sum(weight * mean.resolution for weight, mean in pairs),
     )
 
 

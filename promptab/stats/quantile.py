@@ -60,6 +60,13 @@ class QuantileArm(NamedTuple):
     method: Literal["interval", "bootstrap"] | None
     """What the variance comes from; None where there is none."""
 
+    @property
+    def mean(self) -> ArmMean | None:
+        """As an arm that can be compared; None where the variance is not known."""
+        if self.value is None or self.variance is None:
+            return None
+        return ArmMean(self.value, self.variance, self.units)
+
 
 def quantile_arm(values: npt.ArrayLike, units: npt.ArrayLike, nu: float, *, seed: int = 0) -> QuantileArm:
     """Estimate the quantile at `nu`, with 0 < nu < 1, of the events of one arm and how much it varies by units.
@@ -115,7 +122,7 @@ def quantile_contrast(treatment: Mapping[int, QuantileArm], control: Mapping[int
     left_out: list[int] = []
     for epoch in sorted(treatment.keys() | control.keys()):
         arms = treatment.get(epoch, nothing), control.get(epoch, nothing)
-        treated, untreated = (_mean(arm) for arm in arms)
+        treated, untreated = (arm.mean for arm in arms)
         if treated is not None and untreated is not None:
             strata.append(Stratum(epoch, treated, untreated))
         elif any(arm.units for arm in arms):
@@ -227,12 +234,6 @@ def _arm(
     if not math.isfinite(variance):
         return QuantileArm(value, None, units, events, None)
     return QuantileArm(value, variance, units, events, method)
-
-
-def _mean(arm: QuantileArm) -> ArmMean | None:
-    if arm.value is None or arm.variance is None:
-        return None
-    return ArmMean(arm.value, arm.variance, arm.units)
 
 
 def _share(part: Integers, counts: Integers) -> ArmMean:

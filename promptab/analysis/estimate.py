@@ -1,0 +1,109 @@
+"""One metric: what each variant comes to by itself, and how likely it is the best of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from promptab.analysis.evidence import MetricEvidence
+from promptab.analysis.inference import Reading, critical
+from promptab.analysis.result import VariantEstimate
+from promptab.checks import MAX_MEASURE
+from promptab.stats.bayesian import probability_best
+from promptab.stats.contrast import ArmMean, over_common_epochs
+from promptab.stats.interval import Interval
+from promptab.stats.metric import Direction
+from promptab.stats.quantile import QuantileArm
+from promptab.stats.ratio import ratio_mean
+
+
+def estimated(evidence: MetricEvidence, keys: Sequence[str], reading: Reading) -> dict[str, VariantEstimate]:
+    """Return the estimate of every variant, over all its epochs together.
+
+    With one unit there is a value without an error, and without units there is neither.
+    """
+    estimates = {key: _estimate(evidence, key, reading) for key in keys}
+    if reading.method != "bayesian":
+        return estimates
+    best = probabilities_best(arm_means(evidence, keys), direction=evidence.definition.direction)
+    return {
+        key: estimate.model_copy(update={"probability_best": best.get(key)})
+        for key, estimate in estimates.items()
+    }
+
+
+def arm_means(evidence: MetricEvidence, keys: Sequence[str]) -> dict[str, dict[int, ArmMean]]:
+    """Return each variant's metric by epoch, where its error is known too; variants without any are left out."""
+    found: dict[str, dict[int, ArmMean]] = {}
+    for key in keys:
+        if evidence.definition.kind == "quantile":
+            means = {epoch: arm.mean for epoch, arm in evidence.quantiles.get(key, {}).items()}
+        else:
+            means = {epoch: ratio_mean(sums) for epoch, sums in evidence.arm(key).items()}
+        known = {epoch: mean for epoch, mean in means.items() if mean is not None}
+        if known:
+            found[key] = known
+    return found
+
+
+def probabilities_best(
+    means: Mapping[str, Mapping[int, ArmMean]], *, direction: Direction
+) -> dict[str, float]:
+    """Return for each variant the probability that no other is better, from flat normal posteriors.
+
+    Over the epochs that all of them have, weighted alike, so that weights which change while the base rate moves
+    bias nothing. A variant whose units are all alike takes the largest unit variance of the others: what never
+    varied is not certain. Empty where no epoch has all of them, where no unit varies, and where numbers overflow.
+    """
+    alike = over_common_epochs(means)
+    lent = max((mean.variance * mean.units for mean in alike.values()), default=0.0)
+    sds = [math.sqrt(mean.variance or lent / mean.units) for mean in alike.values()]
+    values = [mean.value for mean in alike.values()]
+    if not all(0.0 < sd <= MAX_MEASURE for sd in sds) or not all(abs(v) <= MAX_MEASURE for v in values):
+        return {}
+    return dict(zip(alike, probability_best(values, sds, direction=direction), strict=True))
+
+
+def _estimate(evidence: MetricEvidence, key: str, reading: Reading) -> VariantEstimate:
+    definition = evidence.definition
+    if definition.kind == "quantile":
+        value, arm, units, events = _pooled_quantile(evidence.quantiles.get(key, {}))
+    else:
+        sums = evidence.pooled(key)
+        value = sums.s / sums.n if sums.n else None
+        arm, units, events = ratio_mean(sums), sums.units, round(sums.n)
+    low = high = se = None
+    if arm is not None and math.isfinite(arm.variance):
+        se = math.sqrt(arm.variance)
+        if se > 0.0:
+            reach = se * critical(
+                reading.method, reading.plan, reading.confidence, units=arm.units, df=arm.units - 1
+            )
+            # never cut off the estimate itself, should the declared bounds be wrong
+            low, high = Interval(arm.value - reach, arm.value + reach).within(
+                None if definition.lowest is None else min(definition.lowest, arm.value),
+                None if definition.highest is None else max(definition.highest, arm.value),
+            )
+    return VariantEstimate(
+        variant=key,
+        value=value if value is not None and math.isfinite(value) else None,
+        se=se,
+        low=low,
+        high=high,
+        units=units,
+        events=events,
+    )
+
+
+def _pooled_quantile(arms: Mapping[int, QuantileArm]) -> tuple[float | None, ArmMean | None, int, int]:
+    """Return value, value with error, units and events: epochs by their units, without those of unknown error where
+    another one's is known.
+    """
+    means = [mean for arm in arms.values() if (mean := arm.mean) is not None]
+    events = sum(arm.events for arm in arms.values())
+    known = over_common_epochs({"": dict(enumerate(means))}).get("")
+    if known is not None:
+        return known.value, known, known.units, events
+    units = sum(arm.units for arm in arms.values())
+    values = [arm.units / units * arm.value for arm in arms.values() if arm.value is not None]
+    return (sum(values) if values else None), None, units, events
