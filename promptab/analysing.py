@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from promptab.analysis.histogram import Histogram
 from promptab.analysis.result import METHODS, AnalysisResult, Method
 from promptab.assigning import find_experiment
-from promptab.checks import check_items, check_name, check_number, check_time
+from promptab.checks import check_confidence, check_items, check_name, check_time
 from promptab.errors import InvalidInputError
 from promptab.gathering import Gathered, Question, gather
 from promptab.managed import Managed
@@ -60,7 +60,7 @@ class Analysing(Managed):
             raise InvalidInputError("method", method, f"one of {', '.join(METHODS)}")
         if series is not None and series not in _SECONDS:
             raise InvalidInputError("series", series, f"one of {', '.join(_SECONDS)}")
-        level = None if confidence is None else check_number("confidence", confidence, above=0.0, below=1.0)
+        level = None if confidence is None else check_confidence("confidence", confidence)
         start = None if since is None else check_time("since", since)
         attributes = [check_name("segments", name) for name in check_items("segments", segments)]
         wanted = None if metrics is None else [_wanted(metric) for metric in check_items("metrics", metrics)]

@@ -147,6 +147,11 @@ def check_items(field: str, value: object) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def check_confidence(field: str, value: float) -> float:
+    """Return the confidence of an interval: so that one side has a meaning too, and tails can still be computed."""
+    return check_number(field, value, above=0.5, high=0.9999)
+
+
 def check_number(
     field: str,
     value: object,

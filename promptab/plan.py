@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from promptab.checks import check_count, check_number
+from promptab.checks import check_confidence, check_count, check_number
 from promptab.errors import InvalidInputError
 from promptab.records import Declared, Number
 from promptab.stats.metric import BUILT_IN_METRICS, MEASURE_ALIASES, MetricDefinition
@@ -35,8 +35,8 @@ class AnalysisPlan(Declared):
     minimum_units: int = MINIMUM_UNITS
     """Units per variant below which nothing wins."""
     acceptable_loss: Number = 0.005
-    """Bayesian: a variant is better when choosing it is expected to cost at most this share of the control's
-    value, and choosing the control more."""
+    """Bayesian: a variant is better when choosing it is expected to cost at most this share of the larger
+    of both values (of a rate: of its rarer outcome), and choosing the control more."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -45,7 +45,7 @@ class AnalysisPlan(Declared):
             raise InvalidInputError("plan.metrics", repeated[0], "each metric declared once")
         if self.window_hours is not None:
             check_number("plan.window_hours", self.window_hours, above=0.0, high=24.0 * 366)
-        check_number("plan.confidence", self.confidence, above=0.0, below=1.0)
+        check_confidence("plan.confidence", self.confidence)
         check_count("plan.tuning_units", self.tuning_units, low=2, high=10**12)
         check_number("plan.acceptable_loss", self.acceptable_loss, above=0.0, high=1.0)
         check_count("plan.minimum_units", self.minimum_units, low=2, high=10**12)

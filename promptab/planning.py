@@ -12,7 +12,7 @@ from promptab.analysing import Analysing
 from promptab.analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from promptab.analysis.result import METHODS, Method
 from promptab.assigning import find_experiment
-from promptab.checks import check_count, check_name, check_number
+from promptab.checks import check_confidence, check_count, check_name
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.measures import canonical_metric
 from promptab.models import PromptExperiment, PromptType
@@ -86,7 +86,7 @@ class Planning(Analysing):
         check_count("seed", seed)
         wanted = None if metric is None else canonical_metric("metric", metric)
         if confidence is not None:
-            check_number("confidence", confidence, above=0.0, below=1.0)
+            check_confidence("confidence", confidence)
         store = await self._store()
         found = await find_experiment(store, experiment, now=self._clock())
         definition = _summed(found.plan.definition(wanted or found.primary_metric))
@@ -113,7 +113,7 @@ class Planning(Analysing):
         """
         wanted = None if metric is None else canonical_metric("metric", metric)
         if confidence is not None:
-            check_number("confidence", confidence, above=0.0, below=1.0)
+            check_confidence("confidence", confidence)
         store = await self._store()
         one, other = [await find_experiment(store, name, now=self._clock()) for name in (first, second)]
         if one.experiment_id == other.experiment_id:

@@ -73,7 +73,9 @@ def analyze(
 def adjusted_for_many(metrics: Sequence[MetricAnalysis], confidence: float) -> list[MetricAnalysis]:
     """Judge all these differences together: Benjamini-Hochberg over every metric and variant."""
     cells = [(metric, key) for metric in metrics for key in metric.differences]
-    adjusted = benjamini_hochberg([metric.differences[key].p_value for metric, key in cells])
+    found = [metric.differences[key] for metric, key in cells]
+    # of the difference that the verdict goes by
+    adjusted = benjamini_hochberg([(each.adjusted or each).p_value for each in found])
     by_cell = {(metric.metric, key): p for (metric, key), p in zip(cells, adjusted, strict=True)}
     judged = []
     for metric in metrics:
@@ -104,16 +106,19 @@ def _winner(
         for key, difference in primary.differences.items()
         if difference.verdict == "better" and difference.size in {None, "large enough"}
     }
-    best = primary.model_copy(update={"differences": worthy}).better()
     failed = [check for check in checks if not check.passed]
-    if failed:
+    barred = {key for check in failed for key in check.variants}
+    candidates = {key: difference for key, difference in worthy.items() if key not in barred}
+    best = primary.model_copy(update={"differences": candidates}).better()
+    of_all = any(not check.variants or control in check.variants for check in failed)
+    if of_all or (failed and best is None):
         return None, "; ".join(f"{sentences.CHECK_WORDS[check.name]}: {check.detail}" for check in failed)
     if best is None:
         why = "; ".join(difference.sentence for difference in primary.differences.values())
         better = any(difference.verdict == "better" for difference in primary.differences.values())
         shown = f"No variant is shown to be better than {control}" + (" by enough" if better else "")
         return None, f"{shown}: {why}"
-    rivals = len(worthy)
+    rivals = len(candidates)
     beside = (
         f"; of the {rivals} variants that are better than {control} it has the best estimate"
         if rivals > 1

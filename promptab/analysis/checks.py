@@ -98,6 +98,7 @@ def _minimum_units(evidence: Evidence) -> Check:
     return Check(
         name="minimum_units",
         passed=not few,
+        variants=tuple(key for key, count in have.items() if count < needed),
         detail=f"{', '.join(few)} of the {needed} units with {metric} that each variant needs"
         if few
         else f"every variant has at least {needed} units with {metric}",
@@ -166,9 +167,17 @@ def _missing_outcomes(evidence: Evidence, method: Method) -> Check:
         name="missing_outcomes",
         passed=not lost,
         detail=f"exposed and nothing recorded: {told or 'no unit was exposed'}"
-        + ("; a variant that loses its outcomes is compared by what it did not lose" if lost else ""),
+        + ("; a variant that loses its outcomes is compared by what it did not lose" if lost else "")
+        + _late_clause(evidence.late),
         p_value=p_value,
     )
+
+
+def _late_clause(late: int) -> str:
+    if not late:
+        return ""
+    came = "1 outcome came after its" if late == 1 else f"{late} outcomes came after their"
+    return f"; {came} unit's window had closed and been counted, and {'is' if late == 1 else 'are'} left out"
 
 
 def _guardrails(guardrails: Sequence[MetricAnalysis]) -> Check:
@@ -179,10 +188,17 @@ def _guardrails(guardrails: Sequence[MetricAnalysis]) -> Check:
         for difference in metric.differences.values()
         if difference.safety != "pass"
     ]
+    harmed = {
+        key
+        for metric in guardrails
+        for key, difference in metric.differences.items()
+        if difference.safety != "pass"
+    }
     names = ", ".join(metric.metric for metric in guardrails)
     return Check(
         name="guardrails",
         passed=not open_ones,
+        variants=tuple(sorted(harmed)),
         detail="; ".join(open_ones) if open_ones else f"{names}: safe",
     )
 

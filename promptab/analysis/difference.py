@@ -9,7 +9,16 @@ from typing import NamedTuple
 from promptab.analysis import sentences
 from promptab.analysis.estimate import estimated
 from promptab.analysis.evidence import MetricEvidence
-from promptab.analysis.inference import Arms, Finding, Reading, arms_of, critical, find
+from promptab.analysis.inference import (
+    Arms,
+    Finding,
+    Reading,
+    arms_of,
+    critical,
+    find,
+    one_sided,
+    whole_of,
+)
 from promptab.analysis.result import (
     CovariateAdjustment,
     Method,
@@ -39,9 +48,11 @@ def compared_metric(
     keys = [variant.key for variant in experiment.variants]
     others = [key for key in keys if key != control]
     reading = Reading(method, experiment.plan, confidence, len(others), role)
-    estimates = estimated(evidence, keys, reading)
+    estimates = estimated(evidence, keys, control, reading)
     judged = [_judged(evidence, key, control, reading) for key in others]
-    adjusted = holm([found.finding.p_value for found in judged])
+    p_values = [found.finding.p_value for found in judged]
+    # all others are judged together with the rest of their kind, or have to pass one and all
+    adjusted = holm(p_values) if role == "primary" else p_values
     return MetricAnalysis(
         metric=definition.name,
         label=definition.heading,
@@ -108,23 +119,25 @@ def _difference(
     contrast, finding = found.contrast, found.finding
     raw, interval = found.arms.contrast, found.raw.interval
     verdict = _verdict(definition, contrast, finding, adjusted_p, reading)
-    safety = _safety(definition, contrast, reading) if reading.role == "guardrail" else None
+    safety = _safety(definition, found, reading) if reading.role == "guardrail" else None
     lift = None
     if raw.df is not None:
         reach = critical(reading.method, reading.plan, reading.level, units=raw.units, df=raw.df)
         lift = lift_interval(raw, reach)
-    point = _share(raw)
+    # a belief is shown as it is, prior included: its middle is then within its interval
+    believed = found.raw.posterior
+    value, se = (raw.value, raw.se) if believed is None else (believed.mean, believed.sd)
     difference = VariantDifference(
         variant=pair[0],
-        value=raw.value,
-        se=raw.se,
+        value=value,
+        se=se,
         low=None if interval is None else interval.low,
         high=None if interval is None else interval.high,
         df=raw.df if found.raw.technique == "t" else None,
         p_value=found.raw.p_value,
         adjusted_p=adjusted_p,
         technique=found.raw.technique,
-        lift=point,
+        lift=_share(value, raw.control),
         lift_low=None if lift is None else lift.low,
         lift_high=None if lift is None else lift.high,
         adjusted=found.adjustment,
@@ -153,7 +166,7 @@ def _verdict(
     if value is None:
         return "undecided"
     if finding.posterior is not None:
-        tolerated = reading.plan.acceptable_loss * abs(contrast.control or 0.0)
+        tolerated = reading.plan.acceptable_loss * whole_of(contrast, is_rate=definition.is_rate)
         loss, other = finding.posterior.loss_treatment, finding.posterior.loss_control
         if (loss <= tolerated) == (other <= tolerated):
             return "undecided"  # not known well enough, or it makes no difference which
@@ -164,15 +177,15 @@ def _verdict(
     return "better" if definition.sign * value > 0.0 else "worse"
 
 
-def _safety(definition: MetricDefinition, contrast: Contrast, reading: Reading) -> Safety:
+def _safety(definition: MetricDefinition, found: _Judged, reading: Reading) -> Safety:
     """Judge a guardrail by one-sided bounds of the method at hand, each at the whole confidence."""
-    margin = definition.largest_regression
+    margin, contrast = definition.largest_regression, found.contrast
     treatment, control = contrast.treatment, contrast.control
     variances = contrast.treatment_variance, contrast.control_variance
     if margin is None or treatment is None or control is None or variances[0] is None or variances[1] is None:
         return "undecided"
     if contrast.df is None:
-        return "undecided"
+        return _safety_of_rates(definition, found.arms, margin, control, reading)
     value, se, null = treatment - control, math.sqrt(variances[0] + variances[1]), margin
     if definition.relative:
         effect = relative_margin_effect(
@@ -185,6 +198,17 @@ def _safety(definition: MetricDefinition, contrast: Contrast, reading: Reading) 
     return guardrail_verdict(
         Interval(value - reach, value + reach), margin=null, direction=definition.direction
     )
+
+
+def _safety_of_rates(
+    definition: MetricDefinition, arms: Arms, margin: float, control: float, reading: Reading
+) -> Safety:
+    """Judge where no unit differs from another in its arm, which rates alone can say something about."""
+    if arms.trials is None:
+        return "undecided"
+    bounds = one_sided(reading.method, arms.trials, reading.plan, reading.confidence)
+    null = margin * abs(control) if definition.relative else margin
+    return guardrail_verdict(bounds, margin=null, direction=definition.direction)
 
 
 def _size(definition: MetricDefinition, contrast: Contrast, finding: Finding) -> Size | None:
@@ -201,11 +225,11 @@ def _size(definition: MetricDefinition, contrast: Contrast, finding: Finding) ->
     return "too small" if best < worth else "unclear"
 
 
-def _share(contrast: Contrast) -> float | None:
-    """Return the difference as a share of the control's value; None unless that is positive."""
-    if contrast.value is None or contrast.control is None or contrast.control <= 0.0:
+def _share(value: float | None, control: float | None) -> float | None:
+    """Return a difference as a share of the control's value; None unless that is positive."""
+    if value is None or control is None or control <= 0.0:
         return None
-    return _finite(contrast.value / contrast.control)
+    return _finite(value / control)
 
 
 def _finite(value: float) -> float | None:

@@ -12,12 +12,17 @@ from promptab.analysis.evidence import MetricEvidence
 from promptab.analysis.result import Method, Role, Technique
 from promptab.plan import AnalysisPlan
 from promptab.stats import sequential
-from promptab.stats.bayesian import LIFT_PRIOR, Posterior, normal_posterior, proportion_posterior
-from promptab.stats.betting import betting_difference
+from promptab.stats.bayesian import (
+    LIFT_PRIOR,
+    NormalPrior,
+    Posterior,
+    normal_posterior,
+    proportion_posterior,
+)
+from promptab.stats.betting import BoundedDifference, bernoulli_difference, betting_difference
 from promptab.stats.contrast import Contrast
 from promptab.stats.fixed import t_critical, t_interval, t_p_value
 from promptab.stats.interval import Interval
-from promptab.stats.lift import delta_lift
 from promptab.stats.metric import Direction
 from promptab.stats.multiplicity import simultaneous_confidence
 from promptab.stats.permutation import EpochUnits, permutation_interval, permutation_p
@@ -46,8 +51,8 @@ class Reading(NamedTuple):
 
     @property
     def level(self) -> float:
-        """The confidence of a single interval: those on the primary metric hold together."""
-        if self.role != "primary":
+        """The confidence of a single interval: those on the primary metric hold together; beliefs need not."""
+        if self.role != "primary" or self.method == "bayesian":
             return self.confidence
         return simultaneous_confidence(max(self.comparisons, 1), self.confidence)
 
@@ -67,6 +72,7 @@ class Arms(NamedTuple):
 
     contrast: Contrast
     direction: Direction
+    is_rate: bool = False
     trials: tuple[UnitSums, UnitSums] | None = None
     """Where each unit is one trial with the outcome 0 or 1, all in one epoch."""
     strata: Sequence[EpochUnits] | None = None
@@ -87,9 +93,9 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
         )
     treatment, untreated = evidence.arm(variant), evidence.arm(control)
     contrast = ratio_contrast(treatment, untreated)
-    arms = Arms(contrast, definition.direction)
+    arms = Arms(contrast, definition.direction, definition.is_rate)
     alone = contrast.epochs[0] if len(contrast.epochs) == 1 and not contrast.left_out else None
-    if alone is not None and definition.kind in {"proportion", "share_of_units"}:
+    if alone is not None and definition.is_rate:
         pair = treatment[alone], untreated[alone]
         if all(_are_trials(arm) for arm in pair):
             arms = arms._replace(trials=pair)
@@ -144,6 +150,9 @@ def _sequential(arms: Arms, value: float, se: float, plan: AnalysisPlan, confide
         low, high = arms.bounds
         found = betting_difference(*arms.scores, low=low, high=high, confidence=confidence)
         return Finding("betting confidence sequence", Interval(found.low, found.high), found.p_value)
+    if se == 0.0 and arms.trials is not None:
+        exact = _exact_difference(arms.trials, plan, confidence)
+        return Finding("beta-binomial confidence sequence", Interval(exact.low, exact.high), exact.p_value)
     if se == 0.0:
         # a sequence measures evidence by a spread, and permutation is for one look
         return Finding("confidence sequence")
@@ -181,19 +190,47 @@ def _bayesian(arms: Arms, value: float, se: float, plan: AnalysisPlan, confidenc
             credibility=confidence,
         )
         return Finding("beta posterior", Interval(believed.low, believed.high), None, believed)
-    lift, baseline = delta_lift(arms.contrast), arms.contrast.control
-    posterior = None
-    if lift is not None and baseline is not None and lift.se > 0.0:
-        of_lift = normal_posterior(
-            lift.value, lift.se, prior=LIFT_PRIOR, direction=arms.direction, credibility=confidence
-        )
-        posterior = None if of_lift is None else of_lift.scaled(abs(baseline))
-    elif se > 0.0:
-        # a control of zero has no lift to have a prior on
-        posterior = normal_posterior(value, se, direction=arms.direction, credibility=confidence)
+    whole = whole_of(arms.contrast, is_rate=arms.is_rate)
+    prior = NormalPrior(LIFT_PRIOR.mean * whole, LIFT_PRIOR.sd * whole) if whole > 0.0 else None
+    posterior = normal_posterior(value, se, prior=prior, direction=arms.direction, credibility=confidence)
     if posterior is None:
         return Finding("not computable")
     return Finding("normal posterior", Interval(posterior.low, posterior.high), None, posterior)
+
+
+def one_sided(
+    method: Method, trials: tuple[UnitSums, UnitSums], plan: AnalysisPlan, confidence: float
+) -> Interval | None:
+    """Return bounds of the difference of two rates that need no spread, each end at the whole confidence."""
+    both = 2.0 * confidence - 1.0
+    (won, tried), (kept, untreated) = ((round(arm.s), arm.units) for arm in trials)
+    if method == "sequential":
+        return Interval(*_exact_difference(trials, plan, both)[1:3])
+    if method == "fixed":
+        found = proportion_difference(won, tried, kept, untreated, confidence=both)
+        return None if found is None else Interval(found.low, found.high)
+    believed = proportion_posterior((won, tried), (kept, untreated), credibility=both)
+    return Interval(believed.low, believed.high)
+
+
+def whole_of(contrast: Contrast, *, is_rate: bool) -> float:
+    """Return what a relative amount is a share of: the larger of both arms' values, so that a control near zero does
+    no harm; of rates the rarer outcome's, so that what is said of successes is said of failures too.
+    """
+    values = [abs(arm) for arm in (contrast.treatment, contrast.control) if arm is not None]
+    return max((min(value, max(0.0, 1.0 - value)) if is_rate else value for value in values), default=0.0)
+
+
+def _exact_difference(
+    trials: tuple[UnitSums, UnitSums], plan: AnalysisPlan, confidence: float
+) -> BoundedDifference:
+    treatment, control = trials
+    return bernoulli_difference(
+        (round(treatment.s), treatment.units),
+        (round(control.s), control.units),
+        tuning_trials=max(1.0, plan.tuning_units / 2.0),
+        confidence=confidence,
+    )
 
 
 def _smaller_arm(strata: Sequence[EpochUnits]) -> int:

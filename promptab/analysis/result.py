@@ -20,6 +20,7 @@ Role = Literal["primary", "secondary", "guardrail"]
 Technique = Literal[
     "confidence sequence",
     "betting confidence sequence",
+    "beta-binomial confidence sequence",
     "t",
     "proportions",
     "permutation",
@@ -32,7 +33,9 @@ Technique = Literal[
 
 
 class VariantEstimate(Record):
-    """One metric of one variant, over all epochs together."""
+    """One metric of one variant: value, error and interval over the epochs that the variants have in common, weighted
+    alike, as their differences are; over all its own where it shares none with the control.
+    """
 
     variant: str
     value: float | None
@@ -42,7 +45,7 @@ class VariantEstimate(Record):
     high: float | None
     """None with fewer than two units, or where no unit varies."""
     units: int
-    """Units that the metric is over."""
+    """Units that the metric is over, in all epochs."""
     events: int
     """Events that carried it (of a ratio: the total of its denominator)."""
     probability_best: float | None = None
@@ -136,10 +139,13 @@ CheckName = Literal["sample_ratio", "minimum_units", "switched_units", "missing_
 
 
 class Check(Record):
-    """A condition without which nothing wins."""
+    """A condition without which nothing wins, or not those variants that fail it."""
 
     name: CheckName
     passed: bool
+    variants: tuple[str, ...] = ()
+    """The variants that fail, where the others may win all the same; with the control among them nobody may. Empty
+    where it passed, and where it is about the experiment as a whole."""
     detail: str
     """The numbers, and what they mean, as a sentence."""
     p_value: float | None = None
@@ -195,7 +201,8 @@ class AnalysisResult(Record):
     checks: tuple[Check, ...]
     segments: tuple[SegmentAnalysis, ...] = ()
     series: tuple[SeriesPoint, ...] = ()
-    """Oldest first; what a look at the end of each day (or hour) would have shown."""
+    """Oldest first; what a look at the end of each day (or hour) would have shown, before any adjustment for history.
+    Where points with few units add up to more than 20,000 of them, those beyond are by the methods for sums."""
     approximate: bool
     """The confidence sequence assumes that a unit's outcomes stay as they are: without a measurement window later
     events change them. Promoting on such a result has to be allowed by name."""

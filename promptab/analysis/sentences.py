@@ -57,6 +57,8 @@ def of_difference(
         units = (
             f"{variant.variant} has {_units(variant.units)} and {control.variant} has {_units(control.units)}"
         )
+        if definition.kind == "ratio" and min(variant.units, control.units) >= 2:
+            return f"no difference on {definition.name}: {units}, and nothing to divide by was recorded for one of them"
         return f"not enough data on {definition.name}: {units}; each needs at least 2 in one epoch"
     if difference.technique == "not computable" or difference.value is None:
         return f"{names} cannot be compared on {definition.name}: the values are too large, or do not vary"

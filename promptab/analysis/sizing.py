@@ -125,7 +125,13 @@ def _in_own_unit(outcome: Outcome, question: SizeQuestion) -> tuple[float | None
             raise InvalidInputError("effect", None, "given", remedy)
         return (0.0 if question.units is None else None), margin
     improvement = scale * check_number("effect", question.effect)
-    return (improvement if outcome.direction == "increase" else -improvement), margin
+    effect = improvement if outcome.direction == "increase" else -improvement
+    rate = outcome.measured.baseline if isinstance(outcome.measured, Proportion) else None
+    if rate is not None and not 0.0 < rate + effect < 1.0:
+        bound = f"small enough: a rate of {rate:g} would become {rate + effect:g}"
+        remedy = "" if question.relative else "a share of the control's value is said to be relative"
+        raise InvalidInputError("effect", question.effect, bound, remedy)
+    return effect, margin
 
 
 def _design(outcome: Outcome, question: SizeQuestion, margin: float | None) -> Design:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -17,6 +17,8 @@ from promptab.plan import TUNING_UNITS
 from promptab.stats.metric import Direction
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from promptab.analysis.sizing import Outcome, SizeQuestion
@@ -220,6 +222,22 @@ def sample_size(
     """
     from promptab.analysis.sizing import SizeQuestion, plan_sample_size  # noqa: PLC0415 - brings scipy
 
+    _check_numbers(
+        {
+            "--events-per-unit": (events_per_unit, _Bounds(low=1.0)),
+            "--event-cv": (event_cv, _Bounds(low=0.0)),
+            "--correlation": (correlation, _Bounds(low=0.0, high=1.0)),
+            "--history-correlation": (history_correlation, _Bounds(above=-1.0, below=1.0)),
+            "--margin": (margin, _Bounds(low=0.0)),
+            "--power": (power, _Bounds(above=0.0, below=1.0)),
+            "--alpha": (alpha, _Bounds(above=0.0, below=0.5)),
+            "--units": (units, _Bounds(low=2.0)),
+            "--ratio": (ratio, _Bounds(above=0.0)),
+            "--units-per-day": (units_per_day, _Bounds(above=0.0)),
+            "--traffic": (traffic, _Bounds(above=0.0, high=1.0)),
+            "--tuning-units": (tuning_units, _Bounds(low=2.0)),
+        }
+    )
     found = None
     if history is not None:
         told = {
@@ -255,9 +273,31 @@ def sample_size(
     )
     if found is not None:
         question = _with_history(question, found, tuning_units)
-    plan = plan_sample_size(outcome, question)
+    try:
+        plan = plan_sample_size(outcome, question)
+    except InvalidInputError as error:
+        named = {"effect": "--mde"}.get(error.field, f"--{error.field.replace('_', '-')}")
+        raise InvalidInputError(named, error.value, error.bound, error.remedy) from error
     document = {**plan.model_dump(mode="json"), "history": found}
     emit(document, as_json=as_json, human=lambda to: _print(to, plan, found))
+
+
+class _Bounds(NamedTuple):
+    """What a number has to be, as `check_number` takes it."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+
+def _check_numbers(told: Mapping[str, tuple[float | None, _Bounds]]) -> None:
+    """Refuse what no formula can take by the option's own name."""
+    for option, (value, bounds) in told.items():
+        if value is not None:
+            check_number(
+                option, value, **{name: end for name, end in bounds._asdict().items() if end is not None}
+            )
 
 
 def _refuse_beside_from(told: dict[str, float | None]) -> None:

@@ -161,6 +161,37 @@ def bernoulli_interval(
     )
 
 
+def bernoulli_difference(
+    treatment: tuple[int, int], control: tuple[int, int], *, tuning_trials: float, confidence: float = 0.95
+) -> BoundedDifference:
+    """Return treatment minus control of two rates, each given as (successes, trials), for any number of looks.
+
+    Each arm has the sequence of `bernoulli_interval` at alpha/2, tuned to `tuning_trials` of its own, so both
+    cover their rates at all times with probability 1 - alpha, and so does the interval between them (union
+    bound). `p_value` is the smallest level at which, with this tuning, no rate is left to both arms: 2 / min
+    over p of the greater of the arms' e-values, at most 1. So it is at most 1 - confidence exactly where the
+    interval excludes 0.
+
+    Exact also where no trial failed, or none succeeded. Arguments, assumptions and errors are those of
+    `bernoulli_interval`; an arm without trials has [0, 1], and the p-value is then 1.
+    """
+    share = (1.0 + confidence) / 2.0
+    (above, below), alpha = (
+        [
+            bernoulli_interval(*arm, tuning_trials=tuning_trials, confidence=share)
+            for arm in (treatment, control)
+        ],
+        _alpha(share),
+    )
+    if not (treatment[1] and control[1]):
+        return BoundedDifference(None, above.low - below.high, above.high - below.low, 1.0)
+    value = treatment[0] / treatment[1] - control[0] / control[1]
+    weight = _concentration(tuning_trials, alpha)
+    evidence = _least_evidence(treatment, control, weight)
+    p_value = math.exp(min(0.0, math.log(2.0) - evidence))
+    return BoundedDifference(value, above.low - below.high, above.high - below.low, p_value)
+
+
 def bernoulli_log_e_value(
     successes: int, trials: int, *, rate: float, tuning_trials: float, alpha: float
 ) -> float:
@@ -262,6 +293,26 @@ def _log_mixture(successes: int, failures: int, rate: float, concentration: floa
     a, b = concentration * rate, concentration * (1.0 - rate)
     claimed = successes * math.log(rate) + failures * math.log1p(-rate)
     return float(betaln(a + successes, b + failures) - betaln(a, b)) - claimed
+
+
+def _least_evidence(one: tuple[int, int], other: tuple[int, int], concentration: float) -> float:
+    """Return log min over p of the greater of both arms' e-values, rounded down.
+
+    Both are smallest at an observed rate of their own and convex, so the minimum lies between the two.
+    """
+    lower, higher = sorted((one, other), key=lambda arm: arm[0] / arm[1])
+
+    def of(arm: tuple[int, int], rate: float) -> float:
+        return _log_mixture(arm[0], arm[1] - arm[0], rate, concentration)
+
+    left, right = lower[0] / lower[1], higher[0] / higher[1]
+    least = min(max(of(lower, rate), of(higher, rate)) for rate in (left, right))
+    for _ in range(_HALVINGS):
+        middle = (left + right) / 2.0
+        up, down = of(lower, middle), of(higher, middle)
+        least = min(least, max(up, down))
+        left, right = (left, middle) if up > down else (middle, right)
+    return least
 
 
 def _concentration(tuning_trials: float, alpha: float) -> float:

@@ -69,11 +69,6 @@ class CovariateSums(NamedTuple):
         """The covariate alone: (m_u, x_u) in the places of (n_u, s_u), over all units, history or none."""
         return UnitSums(self.units, self.m, self.x, self.pre_center, self.zz, self.mm, self.zm)
 
-    def complement(self) -> Self:
-        """Return the sums of 1 - y, for outcomes y of zeros and ones, beside the same history."""
-        turned = self.outcomes.complement()
-        return self._replace(s=turned.s, center=turned.center, rn=turned.rn, rz=-self.rz, rm=-self.rm)
-
     @classmethod
     def of(
         cls,
@@ -87,7 +82,7 @@ class CovariateSums(NamedTuple):
         The centers are Σs/Σn and Σx/Σm unless given, and 0 where there is nothing to divide by. Sums made by
         a database are held against these.
         """
-        kept = [row for row in totals if row[0] > 0 or row[1] != 0]
+        kept = [row for row in totals if row[0] != 0 or row[1] != 0]
         n_total, s_total, m_total, x_total = (math.fsum(row[i] for row in kept) for i in range(4))
         c = center if center is not None else (s_total / n_total if n_total else 0.0)
         d = pre_center if pre_center is not None else (x_total / m_total if m_total else 0.0)

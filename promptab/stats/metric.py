@@ -61,7 +61,8 @@ class MetricDefinition(Declared):
     cap: Number | None = None
     """A single event's value (of `mean_per_unit`: a unit's total) counts at most this."""
     cap_percentile: Number | None = None
-    """Between 0 and 1: `cap` is this percentile of the prompt's earlier events, frozen at the start."""
+    """Between 0 and 1: `cap` is this percentile of the prompt's earlier events that carried the measure, frozen at the
+    start. Of `mean_per_unit` it is that of its units' totals, over the measurement window where there is one."""
     history_days: Number | None = None
     """CUPED: how many days before its first exposure a unit's outcomes count as its covariate; None for none."""
     label: str = ""
@@ -133,6 +134,11 @@ class MetricDefinition(Declared):
     def source(self) -> str:
         """The measure that it is computed from."""
         return self.measure or self.name
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is a share, so that 1 - x says the same as x, in the other direction."""
+        return self.kind in {"proportion", "share_of_units"}
 
     @property
     def sign(self) -> float:
