@@ -6,17 +6,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from promptab.analysis.evidence import (
-    Evidence,
-    MetricEvidence,
-    SegmentEvidence,
-    SeriesEvidence,
-    complement,
-)
+from promptab.analysis.evidence import Evidence, MetricEvidence, SegmentEvidence, SeriesEvidence
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.models import PromptExperiment
+from promptab.plan import AnalysisPlan
 from promptab.records import Json
 from promptab.stats.metric import BUILT_IN_METRICS, MEASURES, MetricDefinition
 from promptab.stats.summary import UnitSums
@@ -27,12 +22,15 @@ if TYPE_CHECKING:
     from promptab.stores.queries.event_values import EventValues
     from promptab.stores.queries.rollup import Summaries
 
+K = TypeVar("K")
+
 FEW_UNITS = 100
 """Below this many units in an arm the single units are read: methods for few units want them."""
 
 MOST_SINGLE_UNITS = 20_000
 """With more units than this in all arms none are read one by one, however few an arm has: it would take longer than
 everything else together. The methods for sums have to do then, and the caution says that a small arm makes them rough.
+Of all small segments together no more are read, and of all moments of a series with few units.
 """
 
 
@@ -70,6 +68,7 @@ async def gather(
         experiment=experiment,
         at=now,
         since=question.since,
+        late=reader.rolled_up.late,
         primary=await reader.evidence(primary),
         others=[await reader.evidence(definition) for definition in definitions],
         arms=arms,
@@ -81,7 +80,7 @@ async def gather(
             for attribute in question.segments
             for segment in await _segments(tx, experiment, primary, attribute, question.since)
         ],
-        series=await _series(tx, experiment, primary, question.series_seconds, now),
+        series=await _series(tx, experiment, primary, question, now),
     )
     return Gathered(evidence, reader.rolled_up.watermark, reader.worked_out)
 
@@ -109,10 +108,25 @@ def _definitions(
         asked += wanted
     chosen: dict[str, MetricDefinition] = {}
     for metric in asked:
-        definition = plan.definition(metric) if isinstance(metric, str) else metric
+        definition = plan.definition(metric) if isinstance(metric, str) else _settled(plan, metric)
         chosen.setdefault(definition.name, definition)
     chosen.pop(experiment.primary_metric, None)
     return list(chosen.values())
+
+
+def _settled(plan: AnalysisPlan, definition: MetricDefinition) -> MetricDefinition:
+    """Return a definition with its cap: one that the plan declares by a percentile has the one that was frozen."""
+    if definition.cap_percentile is None or definition.cap is not None:
+        return definition
+    declared = plan.definition(definition.name)
+    if definition != declared.model_copy(update={"cap": None}):
+        raise InvalidInputError(
+            f"metrics[{definition.name}].cap_percentile",
+            definition.cap_percentile,
+            "left out, or as the experiment's plan declares it for this metric",
+            "declare it before the start: a percentile is frozen from what came before that",
+        )
+    return declared
 
 
 class _Reader:
@@ -129,17 +143,11 @@ class _Reader:
         """Quantiles that were not in the store yet."""
 
     async def evidence(self, definition: MetricDefinition) -> MetricEvidence:
-        if definition.source == "error_rate":
-            return complement(await self.evidence(_counted(definition)), definition)
         if definition.kind == "quantile":
             return MetricEvidence(definition, quantiles=await self._quantiles(definition))
         sums = await self._sums(definition)
-        counts = [
-            sum(arm.units for arm in sums.get(variant.key, {}).values())
-            for variant in self._experiment.variants
-        ]
         units = None
-        if any(0 < count < FEW_UNITS for count in counts) and sum(counts) <= MOST_SINGLE_UNITS:
+        if 0 < _single_units(sums) <= MOST_SINGLE_UNITS:
             units = await self._tx.rollup.unit_values(self._experiment, definition, since=self._since)
         history = None
         if definition.history_days is not None:
@@ -149,12 +157,22 @@ class _Reader:
         return MetricEvidence(definition, sums=sums, units=units, history=history)
 
     async def _sums(self, definition: MetricDefinition) -> Mapping[str, Mapping[int, UnitSums]]:
-        plain = definition.kind in {"proportion", "mean"} and definition.source == definition.name
-        rolled_up = definition in self._experiment.plan.metrics or (plain and definition.cap is None)
-        if self._since is None and rolled_up:
-            return self.rolled_up.sums.get(definition.name, {})
+        if self._since is None:
+            if self._is_rolled_up(definition):
+                return self.rolled_up.sums[definition.name]
+            successes = BUILT_IN_METRICS["success_rate"]
+            if _counts_errors(definition) and self._is_rolled_up(successes):
+                return {
+                    key: {epoch: sums.complement() for epoch, sums in by_epoch.items()}
+                    for key, by_epoch in self.rolled_up.sums[successes.name].items()
+                }
         found = await self._tx.rollup.sums_where(self._experiment, [definition], since=self._since)
         return found[""].sums.get(definition.name, {}) if "" in found else {}
+
+    def _is_rolled_up(self, definition: MetricDefinition) -> bool:
+        """Whether the sums that are kept under its name are its own: another metric of that name has others."""
+        kept = self._experiment.plan.definition(definition.name)
+        return definition.name in self.rolled_up.sums and _summed(definition) == _summed(kept)
 
     async def _quantiles(self, definition: MetricDefinition) -> Mapping[str, Mapping[int, QuantileArm]]:
         """Return the quantile of every arm, worked out once for each watermark."""
@@ -203,13 +221,15 @@ async def _segments(
         raise InvalidInputError(
             "segments", attribute, "asked of a metric that is a sum or a mean", "a quantile has no segments"
         )
-    counted = _counted(primary)
-    found = await tx.rollup.sums_where(experiment, [counted], segment=attribute, since=since)
+    found = await tx.rollup.sums_where(experiment, [primary], segment=attribute, since=since)
+    sums = {value: summaries.sums.get(primary.name, {}) for value, summaries in found.items()}
+    small = _within_reach({value: _single_units(of_value) for value, of_value in sorted(sums.items())})
+    units = await tx.rollup.segment_unit_values(experiment, primary, attribute, small, since=since)
     return [
         SegmentEvidence(
             attribute=attribute,
             value=value,
-            primary=_as(primary, summaries.sums.get(counted.name, {})),
+            primary=MetricEvidence(primary, sums=sums[value], units=units.get(value)),
             arms=summaries.arms,
         )
         for value, summaries in sorted(found.items())
@@ -220,26 +240,49 @@ async def _series(
     tx: Transaction,
     experiment: PromptExperiment,
     primary: MetricDefinition,
-    seconds: int | None,
+    question: Question,
     now: datetime,
 ) -> list[SeriesEvidence]:
+    seconds, since = question.series_seconds, question.since
     if seconds is None:
         return []
     if primary.kind == "quantile":
         raise InvalidInputError("series", primary.name, "asked of a metric that is a sum or a mean")
+    moments = await tx.rollup.daily_sums(experiment, primary, seconds=seconds, since=since)
+    small = _within_reach({moment.at: _single_units(moment.sums) for moment in moments})
+    units = await tx.rollup.daily_unit_values(experiment, primary, small, seconds=seconds, since=since)
     return [
         # the day, or the hour, is not over yet
-        SeriesEvidence(at=min(moment.at, now), primary=_as(primary, moment.sums))
-        for moment in await tx.rollup.daily_sums(experiment, _counted(primary), seconds=seconds)
+        SeriesEvidence(
+            at=min(moment.at, now),
+            primary=MetricEvidence(primary, sums=moment.sums, units=units.get(moment.at)),
+        )
+        for moment in moments
     ]
 
 
-def _counted(definition: MetricDefinition) -> MetricDefinition:
-    """Return what is counted for this metric: for error rates the successes, whose complement they are."""
-    return BUILT_IN_METRICS["success_rate"] if definition.source == "error_rate" else definition
+def _single_units(sums: Mapping[str, Mapping[int, UnitSums]]) -> int:
+    """Return how many units there are to read one by one, in all arms: none where no arm has few."""
+    counts = [sum(arm.units for arm in by_epoch.values()) for by_epoch in sums.values()]
+    return sum(counts) if any(0 < count < FEW_UNITS for count in counts) else 0
 
 
-def _as(definition: MetricDefinition, sums: Mapping[str, Mapping[int, UnitSums]]) -> MetricEvidence:
-    """Put the sums of what was counted under the metric that was asked for."""
-    counted = MetricEvidence(_counted(definition), sums=sums)
-    return complement(counted, definition) if definition.source == "error_rate" else counted
+def _within_reach(single_units: Mapping[K, int]) -> set[K]:
+    """Return, of those that have single units to read, as many as can be read, the first ones first."""
+    chosen, left = set(), MOST_SINGLE_UNITS
+    for key, units in single_units.items():
+        if 0 < units <= left:
+            chosen.add(key)
+            left -= units
+    return chosen
+
+
+def _summed(definition: MetricDefinition) -> tuple[str, str, str | None, float | None]:
+    """Return what the sums over units depend on; a proportion adds up as a mean does."""
+    kind = "mean" if definition.kind == "proportion" else definition.kind
+    return kind, definition.source, definition.denominator, definition.cap
+
+
+def _counts_errors(definition: MetricDefinition) -> bool:
+    """Whether it is a share of events, or their mean, and so 1 minus that of the successes."""
+    return _summed(definition) == _summed(BUILT_IN_METRICS["error_rate"])

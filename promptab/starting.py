@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from promptab.errors import NotFoundError, StateError
 from promptab.experiment_rules import check_schedule, first_epoch
 from promptab.models import ExperimentStatus, PromptExperiment, VersionStatus
 from promptab.plan import AnalysisPlan
+from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Transaction
 
 
@@ -54,7 +55,8 @@ async def _check_versions(tx: Transaction, experiment: PromptExperiment, name: s
 
 
 async def _frozen(tx: Transaction, experiment: PromptExperiment) -> AnalysisPlan:
-    """Settle every cap that was declared as a percentile, by the prompt's events before the start.
+    """Settle every cap that was declared as a percentile, by the prompt's events before the start; of a total per unit
+    by the totals of its units, over the measurement window where there is one.
 
     Where there are none, nothing is known to cap by and the metric is not capped.
     """
@@ -62,8 +64,18 @@ async def _frozen(tx: Transaction, experiment: PromptExperiment) -> AnalysisPlan
     for metric in experiment.plan.metrics:
         cap = metric.cap
         if metric.cap_percentile is not None and cap is None and experiment.prompt_name is not None:
-            cap = await tx.events.percentile(
-                experiment.prompt_type, experiment.prompt_name, metric.source, metric.cap_percentile
-            )
+            cap = await _percentile(tx, experiment, experiment.prompt_name, metric, metric.cap_percentile)
         metrics.append(metric.model_copy(update={"cap": cap}))
     return experiment.plan.model_copy(update={"metrics": tuple(metrics)})
+
+
+async def _percentile(
+    tx: Transaction, experiment: PromptExperiment, name: str, metric: MetricDefinition, share: float
+) -> float | None:
+    if metric.kind != "mean_per_unit":
+        return await tx.events.percentile(experiment.prompt_type, name, metric.source, share)
+    hours = experiment.plan.window_hours
+    window = None if hours is None else timedelta(hours=hours)
+    return await tx.history.unit_percentile_of_prompt(
+        experiment.prompt_type, name, metric.source, share, window=window
+    )

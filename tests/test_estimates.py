@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from promptab.analysis import wording
 from promptab.analysis.analyzing import analyze
@@ -17,6 +19,7 @@ from promptab.plan import AnalysisPlan
 from promptab.stats.contrast import ArmMean
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.quantile import QuantileArm
+from promptab.stats.ratio import ratio_contrast
 from promptab.stats.summary import UnitSums
 from tests.test_analysis import EpochSums, compared, evidence_of, experiment_of, successes
 
@@ -54,9 +57,82 @@ def test_what_is_the_best_of_all_is_not_decided_by_weights_that_changed() -> Non
         "c": {0: successes(800, 1000)[0], 1: successes(200, 1000)[0]},
     }
     estimates = compared(arms, method="bayesian").metrics["success_rate"].estimates
-    assert (estimates["a"].value or 0.0) > (estimates["b"].value or 1.0) + 0.2
     chances = [estimate.probability_best for estimate in estimates.values()]
     assert all(chance is not None and 0.2 < chance < 0.45 for chance in chances)
+
+
+RAMP: dict[str, EpochSums] = {
+    # a tenth succeeds while nine in ten come to a, and a quarter later: what they serve makes no difference
+    "a": {0: successes(90, 900)[0], 1: successes(125, 500)[0]},
+    "b": {0: successes(10, 100)[0], 1: successes(125, 500)[0]},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_estimates_agree_with_their_difference_when_weights_changed_while_the_base_rate_moved(
+    method: Method,
+) -> None:
+    metric = compared(RAMP, method=method).metrics["success_rate"]
+    a, b = metric.estimates["a"], metric.estimates["b"]
+    contrast = ratio_contrast(RAMP["b"], RAMP["a"])
+    assert contrast.value == pytest.approx(0.0, abs=1e-12)
+    assert [a.value, b.value] == [pytest.approx(contrast.control), pytest.approx(contrast.treatment)]
+    variances = [contrast.control_variance, contrast.treatment_variance]
+    assert [(one.se or 0.0) ** 2 for one in (a, b)] == [pytest.approx(variance) for variance in variances]
+    assert [(one.units, one.events) for one in (a, b)] == [(1400, 1400), (600, 600)]
+    assert all(one.low is not None and one.value is not None and one.low < one.value for one in (a, b))
+
+
+def test_a_variant_that_was_dealt_for_a_while_takes_no_epochs_from_the_others() -> None:
+    arms = {**RAMP, "c": {0: successes(30, 100)[0]}, "d": {7: successes(3, 10)[0]}}
+    estimates = compared(arms).metrics["success_rate"].estimates
+    two = compared(RAMP).metrics["success_rate"].estimates
+    assert {key: estimates[key] for key in RAMP} == two
+    assert (estimates["c"].value, estimates["d"].value) == pytest.approx((0.3, 0.3))
+
+
+def test_quantiles_of_variants_are_side_by_side_too() -> None:
+    p95 = MetricDefinition(name="p95", kind="quantile", measure="response_time", quantile=0.95)
+    experiment = experiment_of("a", "b", primary_metric="p95", plan=AnalysisPlan(metrics=(p95,)))
+    arms = {
+        "a": {
+            0: QuantileArm(1.0, 0.01, 900, 900, "interval"),
+            1: QuantileArm(2.0, 0.01, 500, 500, "interval"),
+        },
+        "b": {
+            0: QuantileArm(1.0, 0.01, 100, 100, "interval"),
+            1: QuantileArm(2.0, 0.01, 500, 500, "interval"),
+        },
+    }
+    evidence = evidence_of({}, experiment, exposed={"a": 1400, "b": 600})
+    found = analyze(replace(evidence, primary=MetricEvidence(p95, quantiles=arms))).metrics["p95"]
+    assert found.differences["b"].value == pytest.approx(0.0)
+    assert [estimate.value for estimate in found.estimates.values()] == [pytest.approx(1.5)] * 2
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.tuples(st.integers(0, 40), st.integers(0, 40)).map(sorted)] * 2),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(deadline=None, max_examples=60)
+def test_two_estimates_differ_as_their_difference_does_in_any_epochs(epochs: list[list[list[int]]]) -> None:
+    """(right, units) of both variants, epoch by epoch; with no units, or one, an epoch is left out."""
+    arms = {
+        key: {number: successes(*epoch[at])[0] for number, epoch in enumerate(epochs) if epoch[at][1]}
+        for at, key in enumerate("ab")
+    }
+    metric = compared(arms).metrics["success_rate"]
+    a, b = (metric.estimates[key].value for key in "ab")
+    if (value := metric.differences["b"].value) is not None:
+        assert a is not None
+        assert b is not None
+        assert b - a == pytest.approx(value, abs=1e-12)
+    assert [metric.estimates[key].units for key in "ab"] == [
+        sum(epoch[at][1] for epoch in epochs) for at in (0, 1)
+    ]
 
 
 def test_a_variant_that_never_varied_takes_part_in_what_is_best() -> None:
@@ -125,11 +201,11 @@ def test_a_value_beyond_the_declared_bounds_leaves_the_method_that_needs_none() 
 def test_values_between_0_and_1_are_not_counted_as_trials(method: Method) -> None:
     definition = MetricDefinition(name="score", kind="proportion")
     arms = {"a": scores(0.3, seed=3), "b": scores(0.5, seed=4)}
-    difference = of_few_units(definition, arms, method).metrics["score"].differences["b"]
-    assert difference.technique == {"fixed": "t", "bayesian": "normal posterior"}[method]
-    assert difference.value == pytest.approx(
-        sum(s for _, s in arms["b"]) / 40 - sum(s for _, s in arms["a"]) / 40
-    )
+    found = of_few_units(definition, arms, method).metrics["score"]
+    assert found.differences["b"].technique == {"fixed": "t", "bayesian": "normal posterior"}[method]
+    assert [found.estimates[key].value for key in arms] == [
+        pytest.approx(sum(s for _, s in units) / 40) for units in arms.values()
+    ]
     ones = {key: [(1.0, round(s)) for _, s in units] for key, units in arms.items()}
     counted = of_few_units(definition, ones, method).metrics["score"].differences["b"]
     assert counted.technique == {"fixed": "proportions", "bayesian": "beta posterior"}[method]

@@ -17,15 +17,20 @@ from promptab.stats.quantile import QuantileArm
 from promptab.stats.ratio import ratio_mean
 
 
-def estimated(evidence: MetricEvidence, keys: Sequence[str], reading: Reading) -> dict[str, VariantEstimate]:
-    """Return the estimate of every variant, over all its epochs together.
+def estimated(
+    evidence: MetricEvidence, keys: Sequence[str], control: str, reading: Reading
+) -> dict[str, VariantEstimate]:
+    """Return the estimate of every variant.
 
-    With one unit there is a value without an error, and without units there is neither.
+    Values and errors are over the epochs that the variants have in common, as `side_by_side` has it; units and events
+    are all there are. With one unit there is a value without an error, and without units there is neither.
     """
-    estimates = {key: _estimate(evidence, key, reading) for key in keys}
+    means = arm_means(evidence, keys)
+    alike = side_by_side(means, control)
+    estimates = {key: _estimate(evidence, key, alike.get(key), reading) for key in keys}
     if reading.method != "bayesian":
         return estimates
-    best = probabilities_best(arm_means(evidence, keys), direction=evidence.definition.direction)
+    best = probabilities_best(means, direction=evidence.definition.direction)
     return {
         key: estimate.model_copy(update={"probability_best": best.get(key)})
         for key, estimate in estimates.items()
@@ -46,6 +51,36 @@ def arm_means(evidence: MetricEvidence, keys: Sequence[str]) -> dict[str, dict[i
     return found
 
 
+def side_by_side(means: Mapping[str, Mapping[int, ArmMean]], control: str) -> dict[str, ArmMean]:
+    """Return each variant over epochs that it shares with the control, weighted alike wherever they are the same, so
+    that estimates differ as the differences between variants do: weights that changed while the base rate moved say
+    nothing of a variant.
+
+    Of the epochs that a variant shares with the control, those are taken that keep the most units of the variants that
+    have them all. A variant without one of these, such as one that was dealt for a while, is taken over the epochs that
+    it shares with the control by itself. Those that share none are left out.
+    """
+    base = means.get(control, {})
+    shared = {key: set(of_key) & set(base) for key, of_key in means.items() if key != control}
+
+    def whole(epochs: set[int]) -> list[str]:
+        return [control, *(key for key, common in shared.items() if common >= epochs)]
+
+    def units(epochs: set[int]) -> int:
+        return sum(means[key][epoch].units for key in whole(epochs) for epoch in epochs)
+
+    most = max(filter(None, shared.values()), key=units, default=None)
+    if most is None:
+        return {}
+    alike = over_common_epochs({key: _only(means[key], most) for key in whole(most)})
+    apart = [key for key, common in shared.items() if common and key not in alike]
+    return alike | {key: over_common_epochs({control: base, key: means[key]})[key] for key in apart}
+
+
+def _only(mean: Mapping[int, ArmMean], epochs: set[int]) -> dict[int, ArmMean]:
+    return {epoch: mean[epoch] for epoch in epochs}
+
+
 def probabilities_best(
     means: Mapping[str, Mapping[int, ArmMean]], *, direction: Direction
 ) -> dict[str, float]:
@@ -64,7 +99,8 @@ def probabilities_best(
     return dict(zip(alike, probability_best(values, sds, direction=direction), strict=True))
 
 
-def _estimate(evidence: MetricEvidence, key: str, reading: Reading) -> VariantEstimate:
+def _estimate(evidence: MetricEvidence, key: str, alike: ArmMean | None, reading: Reading) -> VariantEstimate:
+    """Return the estimate of a variant: `alike`, or all its epochs pooled where it can be compared in none."""
     definition = evidence.definition
     if definition.kind == "quantile":
         value, arm, units, events = _pooled_quantile(evidence.quantiles.get(key, {}))
@@ -72,6 +108,8 @@ def _estimate(evidence: MetricEvidence, key: str, reading: Reading) -> VariantEs
         sums = evidence.pooled(key)
         value = sums.s / sums.n if sums.n else None
         arm, units, events = ratio_mean(sums), sums.units, round(sums.n)
+    if alike is not None:
+        value, arm = alike.value, alike
     low = high = se = None
     if arm is not None and math.isfinite(arm.variance):
         se = math.sqrt(arm.variance)

@@ -86,32 +86,10 @@ class Evidence:
     weights: Mapping[int, Mapping[str, float]]
     """By epoch number, then variant key."""
     since: datetime | None = None
+    late: int = 0
+    """Events of a unit's measurement window that were recorded after the unit had been counted; not in any sum."""
     segments: Sequence[SegmentEvidence] = ()
     series: Sequence[SeriesEvidence] = ()
 
     def exposed(self, variant: str) -> int:
         return sum(counts.exposed for counts in self.arms.get(variant, {}).values())
-
-
-def complement(evidence: MetricEvidence, definition: MetricDefinition) -> MetricEvidence:
-    """Turn a success rate into `definition`, the error rate: 1 - x for every event."""
-    return MetricEvidence(
-        definition=definition,
-        sums={
-            key: {epoch: sums.complement() for epoch, sums in by_epoch.items()}
-            for key, by_epoch in evidence.sums.items()
-        },
-        units=None
-        if evidence.units is None
-        else {
-            key: {epoch: [(n, n - s) for n, s in units] for epoch, units in by_epoch.items()}
-            for key, by_epoch in evidence.units.items()
-        },
-        # the past of the successes predicts the errors as well, by a coefficient of the other sign
-        history=None
-        if evidence.history is None
-        else {
-            key: {epoch: sums.complement() for epoch, sums in by_epoch.items()}
-            for key, by_epoch in evidence.history.items()
-        },
-    )

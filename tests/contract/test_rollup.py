@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,11 +16,14 @@ from promptab import Lab, MetricEvent, PromptExperiment, StateError, Tokens
 from promptab.models import Exposure
 from promptab.plan import AnalysisPlan
 from promptab.stats.metric import BUILT_IN_METRICS, MEASURES, MetricDefinition
+from promptab.stats.summary import UnitSums
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store
 from promptab.stores.queries import rollup, unit_totals
 from promptab.stores.queries.events import MetricSums
 from promptab.stores.queries.rollup import Summaries
+from promptab.stores.queries.sums_over_time import SumsAt
+from promptab.stores.queries.unit_values import UnitValues
 from tests.clock import SettableClock
 from tests.contract.plain_sums import History, assert_same, own_events, pairs, unit_sums
 from tests.contract.records import NOON, a_use, an_epoch, an_experiment, an_exposure, new_id
@@ -292,10 +295,10 @@ async def _check_readings(store: Store, told: list[Told]) -> None:
                 await tx.rollup.unit_values(current, metric),
                 await tx.rollup.sums_where(current, [metric], since=since),
                 await tx.rollup.sums_where(current, [metric], segment="plan"),
-                await tx.rollup.daily_sums(current, metric, seconds=3_600),
+                await tx.rollup.segment_unit_values(current, metric, "plan", PLANS[1:]),
             )
 
-        values, late, by_plan, hourly = await store.read(look)
+        values, late, by_plan, plan_values = await store.read(look)
         expected: dict[str, dict[int, list[tuple[Any, Any]]]] = {}
         for pair in counted:
             expected.setdefault(pair.exposure.variant, {}).setdefault(pair.exposure.epoch, []).append(
@@ -306,12 +309,50 @@ async def _check_readings(store: Store, told: list[Told]) -> None:
         for plan in PLANS:
             of_plan = [pair for pair in counted if pair.exposure.attributes.get("plan", "") == plan]
             assert_same(_sums(by_plan, plan, metric), unit_sums(of_plan))
-        if hourly:
-            assert_same(hourly[-1].sums, unit_sums(counted))
-            assert [each.at for each in hourly] == sorted({each.at for each in hourly})
-        else:
-            assert not counted
+        for plan in PLANS[1:]:
+            assert_same(_by_unit(plan_values.get(plan, {})), _sums(by_plan, plan, metric))
+        assert set(plan_values) <= set(PLANS[1:])
+        await _check_hours(store, current, metric, values)
+        await _check_hours(store, current, metric, _sums(late, "", metric), since=since)
     await store.write(lambda tx: tx.experiments.delete(experiment.experiment_id))
+
+
+async def _check_hours(
+    store: Store,
+    experiment: PromptExperiment,
+    metric: MetricDefinition,
+    now: UnitValues | Mapping[str, Mapping[int, UnitSums]],
+    since: datetime | None = None,
+) -> None:
+    """Hold each hour's units against its sums, and the last hour against what there is `now`."""
+
+    async def look(tx: Transaction) -> tuple[list[SumsAt], dict[datetime, UnitValues]]:
+        hourly = await tx.rollup.daily_sums(experiment, metric, seconds=3_600, since=since)
+        # not all of them are asked for
+        moments = [each.at for each in hourly[1:]]
+        return hourly, await tx.rollup.daily_unit_values(
+            experiment, metric, moments, seconds=3_600, since=since
+        )
+
+    hourly, values = await store.read(look)
+    assert [each.at for each in hourly] == sorted({each.at for each in hourly})
+    assert set(values) == {each.at for each in hourly[1:]}
+    for moment in hourly[1:]:
+        assert_same(_by_unit(values[moment.at]), moment.sums)
+    last = hourly[-1].sums if hourly else {}
+    assert_same(last, {key: {e: _unit_sums(part) for e, part in by.items()} for key, by in now.items()})
+
+
+def _by_unit(values: UnitValues) -> dict[str, dict[int, UnitSums]]:
+    return {
+        variant: {epoch: _unit_sums(units) for epoch, units in by_epoch.items()}
+        for variant, by_epoch in values.items()
+    }
+
+
+def _unit_sums(part: UnitSums | Sequence[tuple[float, float]]) -> UnitSums:
+    """Sum units up; those that count with nothing to divide and to divide by are no units to `UnitSums.of`."""
+    return part if isinstance(part, UnitSums) else UnitSums.of(part, center=0.0)._replace(units=len(part))
 
 
 def _sums(found: Mapping[str, Summaries], value: str, metric: MetricDefinition) -> Any:

@@ -188,9 +188,7 @@ class EventQueries:
         count = (await self._connection.execute(select(func.count()).select_from(found))).scalar_one()
         if not count:
             return None
-        # one rank of rounding is nothing among so many, but ceil(0.99 * 100) has to be 99
-        rank = math.ceil(share * count - 1e-9)
-        query = select(found.c.value).order_by(found.c.value).offset(max(rank, 1) - 1).limit(1)
+        query = select(found.c.value).order_by(found.c.value).offset(rank(share, count) - 1).limit(1)
         return float((await self._connection.execute(query)).scalar_one())
 
     async def delete(self, version_ids: Iterable[str] | None) -> int:
@@ -288,6 +286,12 @@ class EventQueries:
 
 
 _MEASURES = ("success_rate", "response_time", "tokens", "cost", "rating")
+
+
+def rank(share: float, count: int) -> int:
+    """Return ceil(share · count), at least 1: which of so many values in their order is the percentile."""
+    # one rank of rounding is nothing among so many, but ceil(0.99 * 100) has to be 99
+    return max(math.ceil(share * count - 1e-9), 1)
 
 
 def _as_number(measure: str) -> ColumnElement[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import (
@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.models import PromptExperiment, PromptType
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
+from promptab.stores.queries.events import rank
 from promptab.stores.queries.exposures import analysed
 from promptab.stores.queries.unit_facts import Carried, Series, series_of, unit_metric
 from promptab.stores.queries.unit_totals import carrying, of_own_variant, up_to_the_roll_up, with_exposures
@@ -100,6 +101,41 @@ class MetricHistoryQueries:
         )
         return PromptHistory(sums, instant(told.first), instant(told.last))
 
+    async def unit_percentile_of_prompt(
+        self, kind: PromptType, name: str, measure: str, share: float, *, window: timedelta | None = None
+    ) -> float | None:
+        """Return the value of rank ceil(share · n) among the totals of the n units for which events of the prompt's
+        versions carried the measure; None where none did.
+
+        With a `window` a unit's total is that of the events in this time from its first event of the prompt on.
+        Sessions that became users are those users; events of nobody in particular are left out.
+        """
+        source, conditions = _of_prompt(kind, name)
+        source, value = carrying(source, Series(measure), self._connection.dialect)
+        unit = func.coalesce(aliases.c.unit, events.c.unit)
+        at = type_coerce(events.c.at, BigInteger)
+        used = (
+            select(
+                unit.label("unit"),
+                value.label("value"),
+                (at - func.min(at).over(partition_by=unit)).label("since_first"),
+            )
+            .select_from(source)
+            .where(*conditions)
+            .subquery("used")
+        )
+        counted: list[ColumnElement[bool]] = [used.c.value.is_not(None)]
+        if window is not None:
+            counted.append(used.c.since_first < window // timedelta(microseconds=1))
+        totals = (
+            select(func.sum(used.c.value).label("total")).where(*counted).group_by(used.c.unit).subquery()
+        )
+        count = (await self._connection.execute(select(func.count()).select_from(totals))).scalar_one()
+        if not count:
+            return None
+        query = select(totals.c.total).order_by(totals.c.total).offset(rank(share, count) - 1).limit(1)
+        return float((await self._connection.execute(query)).scalar_one())
+
     async def event_variance_of_prompt(
         self, kind: PromptType, name: str, metric: MetricDefinition, *, since: datetime, center: float
     ) -> float | None:
@@ -136,10 +172,10 @@ class MetricHistoryQueries:
         return max(0.0, float(row.squares / row.n - (row.off / row.n) ** 2))
 
 
-def _of_prompt(kind: PromptType, name: str, since: datetime) -> _Rows:
+def _of_prompt(kind: PromptType, name: str, since: datetime | None = None) -> _Rows:
     of_prompt = select(versions.c.version_id).where(versions.c.prompt_type == kind, versions.c.name == name)
     return events.outerjoin(aliases, aliases.c.alias == events.c.unit), [
         events.c.version_id.in_(of_prompt),
         events.c.unit.is_not(None),
-        events.c.at >= since,
+        *([] if since is None else [events.c.at >= since]),
     ]

@@ -33,8 +33,8 @@ from promptab.stores.queries.moments import (
     rolled_up_metrics,
     summed,
 )
-from promptab.stores.queries.sums_over_time import SumsAt, sums_over_time
-from promptab.stores.queries.unit_facts import Series, UnitFacts, attribute_text, series_of, unit_metric
+from promptab.stores.queries.sums_over_time import SumsAt, sums_over_time, units_over_time
+from promptab.stores.queries.unit_facts import Series, UnitFacts, attribute_text, series_of
 from promptab.stores.queries.unit_history import covariate_sums
 from promptab.stores.queries.unit_totals import (
     Step,
@@ -46,6 +46,7 @@ from promptab.stores.queries.unit_totals import (
     units_with_events,
     window_of,
 )
+from promptab.stores.queries.unit_values import UnitValues, segment_unit_values, unit_values
 from promptab.stores.schema import (
     arms,
     events,
@@ -65,10 +66,6 @@ UNITS_PER_STEP = 200_000
 
 SKIPPED_EVENTS = 50_000
 """So many events of others behind the watermark, and it is moved, or every look would read them all again."""
-
-
-UnitValues = dict[str, dict[int, list[tuple[float, float]]]]
-"""variant -> epoch -> (n, s) of each unit."""
 
 
 class Summaries(NamedTuple):
@@ -186,17 +183,24 @@ class RollupQueries:
         With a `limit`, of so many units that were exposed first. Raises as `sums_where` does.
         """
         _check_caps(experiment, [metric])
-        facts = UnitFacts(experiment, series_of(metric), *_rolled_up(since), limit=limit)
-        pair = unit_metric(metric, facts.carried)
-        query = (
-            select(facts.c.variant, facts.c.epoch, pair.n.label("n"), pair.s.label("s"))
-            .where(pair.counts)
-            .order_by(facts.c.at, facts.c.unit)
+        return await unit_values(self._connection, experiment, metric, *_rolled_up(since), limit=limit)
+
+    async def segment_unit_values(
+        self,
+        experiment: PromptExperiment,
+        metric: MetricDefinition,
+        segment: str,
+        values: Collection[str],
+        *,
+        since: datetime | None = None,
+    ) -> dict[str, UnitValues]:
+        """Return the same of the units of which the attribute `segment` has one of these values, under each value as
+        `sums_where` has them. Raises as `sums_where` does.
+        """
+        _check_caps(experiment, [metric])
+        return await segment_unit_values(
+            self._connection, experiment, metric, segment, values, *_rolled_up(since)
         )
-        values: UnitValues = {}
-        for row in (await self._connection.execute(query)).all():
-            values.setdefault(row.variant, {}).setdefault(row.epoch, []).append((float(row.n), float(row.s)))
-        return values
 
     async def covariate_sums(
         self,
@@ -217,15 +221,39 @@ class RollupQueries:
         )
 
     async def daily_sums(
-        self, experiment: PromptExperiment, metric: MetricDefinition, *, seconds: int = 86_400
+        self,
+        experiment: PromptExperiment,
+        metric: MetricDefinition,
+        *,
+        seconds: int = 86_400,
+        since: datetime | None = None,
     ) -> list[SumsAt]:
         """Return what the sums had been at the end of each stretch of `seconds` in which they changed, oldest first.
 
-        Stretches are counted from 1970-01-01 00:00 UTC. The last one is what `summaries` has. Raises as `sums_where`
-        does.
+        Stretches are counted from 1970-01-01 00:00 UTC. The last one is what `summaries` has, or with `since` what
+        `sums_where` has. Raises as `sums_where` does.
         """
         _check_caps(experiment, [metric])
-        return await sums_over_time(self._connection, experiment, metric, seconds, *_rolled_up(None))
+        return await sums_over_time(self._connection, experiment, metric, seconds, *_rolled_up(since))
+
+    async def daily_unit_values(
+        self,
+        experiment: PromptExperiment,
+        metric: MetricDefinition,
+        moments: Collection[datetime],
+        *,
+        seconds: int = 86_400,
+        since: datetime | None = None,
+    ) -> dict[datetime, UnitValues]:
+        """Return the single units that `daily_sums` sums up at some of its moments, and not at others; in the order of
+        `unit_values`.
+
+        Reads a row for every unit and stretch in which it changed, up to the last of them. Raises as `sums_where` does.
+        """
+        _check_caps(experiment, [metric])
+        return await units_over_time(
+            self._connection, experiment, metric, seconds, moments, *_rolled_up(since)
+        )
 
     async def event_values(
         self, experiment: PromptExperiment, measure: str, *, since: datetime | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -31,7 +33,17 @@ from promptab.stores.queries.unit_totals import (
     window_of,
     with_exposures,
 )
-from promptab.stores.schema import events, exposures, instant
+from promptab.stores.queries.unit_values import UnitValues
+from promptab.stores.schema import events, exposures, instant, microseconds
+
+
+class _Member(NamedTuple):
+    """A unit, in the order of exposure, then of its name."""
+
+    at: datetime
+    unit: str
+    variant: str
+    epoch: int
 
 
 class SumsAt(NamedTuple):
@@ -85,6 +97,35 @@ async def sums_over_time(
     return points
 
 
+async def units_over_time(
+    connection: AsyncConnection,
+    experiment: PromptExperiment,
+    metric: MetricDefinition,
+    seconds: int,
+    moments: Collection[datetime],
+    *which: ColumnElement[bool],
+) -> dict[datetime, UnitValues]:
+    """Return the units that `sums_over_time` sums up, at those of its moments that are asked for: those that counted by
+    then, in the order of exposure, then of the unit's name.
+    """
+    if not moments:
+        return {}
+    width = seconds * 1_000_000
+    changes = _changes(connection, experiment, metric, width, which)
+    last = microseconds(max(moments)) - width
+    query = select(changes).where(changes.c.start <= last).order_by(changes.c.start)
+    found: dict[datetime, UnitValues] = {}
+    so_far: dict[_Member, tuple[float, float]] = {}
+    rows = (await connection.execute(query)).all()
+    for start, changed in groupby(rows, key=lambda row: row.start):
+        for row in changed:
+            if row.counts:
+                so_far[_Member(row.at, row.unit, row.variant, row.epoch)] = (float(row.n), float(row.s))
+        if (at := instant(start + width)) in moments:
+            found[at] = _values(so_far)
+    return found
+
+
 def _changes(
     connection: AsyncConnection,
     experiment: PromptExperiment,
@@ -101,6 +142,8 @@ def _changes(
     closed = _instant(facts.c.at) + int(window.total_seconds() * 1_000_000)
     nothing = literal(0.0, Float)
     return select(
+        facts.c.unit,
+        facts.c.at,
         facts.c.variant,
         facts.c.epoch,
         _start(closed, width).label("start"),
@@ -145,6 +188,8 @@ def _growth(
         case((was_there, old.s), else_=0.0),
     )
     return select(
+        running.c.unit,
+        running.c.at,
         running.c.variant,
         running.c.epoch,
         running.c.start,
@@ -168,7 +213,7 @@ def _told(
         values.append(value)
     exposed, happened = _instant(exposures.c.at), _instant(events.c.at)
     first = _start(exposed, width).label("first")
-    member = (exposures.c.unit, exposures.c.variant, exposures.c.epoch, first)
+    member = (exposures.c.unit, exposures.c.at, exposures.c.variant, exposures.c.epoch, first)
     chosen = (
         exposures.c.experiment_id == experiment.experiment_id,
         *analysed(experiment.overrides),
@@ -191,7 +236,7 @@ def _told(
     )
     nothing = [literal(0.0, Float).label(f"{part}_{i}") for part in ("n", "s") for i in range(len(values))]
     rows = union_all(carried, select(*member, first.label("start"), *nothing).where(*chosen)).subquery("rows")
-    key = (rows.c.unit, rows.c.variant, rows.c.epoch, rows.c.first, rows.c.start)
+    key = (rows.c.unit, rows.c.at, rows.c.variant, rows.c.epoch, rows.c.first, rows.c.start)
     sums = [column for column in rows.c if column not in set(key)]
     return (
         select(*key, *(func.sum(column).label(column.key) for column in sums)).group_by(*key).subquery("told")
@@ -235,4 +280,11 @@ def _by_variant(sums: dict[tuple[str, int], UnitSums]) -> dict[str, dict[int, Un
     for (variant, epoch), part in sums.items():
         if part.units:
             found.setdefault(variant, {})[epoch] = part
+    return found
+
+
+def _values(units: Mapping[_Member, tuple[float, float]]) -> UnitValues:
+    found: UnitValues = {}
+    for member in sorted(units):
+        found.setdefault(member.variant, {}).setdefault(member.epoch, []).append(units[member])
     return found
