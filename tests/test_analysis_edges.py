@@ -217,3 +217,17 @@ def test_a_ratio_over_nothing_says_so() -> None:
     }
     result = analyze(evidence_of({cost.name: arms}, experiment))
     assert "nothing to divide by" in result.metrics[cost.name].differences["b"].sentence
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_ratio_over_a_measure_that_may_be_negative_is_analysed_with_few_units_too(method: Method) -> None:
+    balance = MetricDefinition(name="per_balance", kind="ratio", measure="cost", denominator="balance")
+    experiment = experiment_of("a", "b", primary_metric=balance.name, plan=AnalysisPlan(metrics=(balance,)))
+    generator = random.Random(2)
+    units = {key: {0: [(generator.gauss(3.0, 2.0), generator.random()) for _ in range(12)]} for key in "ab"}
+    sums = {key: {0: UnitSums.of(by_epoch[0])} for key, by_epoch in units.items()}
+    evidence = evidence_of({balance.name: sums}, experiment)
+    evidence = replace(evidence, primary=MetricEvidence(balance, sums, units=units))
+    difference = analyze(evidence, method).metrics[balance.name].differences["b"]
+    assert difference.value is not None
+    assert difference.technique in {"t", "confidence sequence", "normal posterior"}

@@ -105,7 +105,9 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
         epoch: EpochUnits(*(evidence.units.get(key, {}).get(epoch, ()) for key in (variant, control)))
         for epoch in contrast.epochs
     }
-    arms = arms._replace(strata=list(strata.values()))
+    # what a ratio divides by may be any measure: permuting is for counts of events
+    if all(n >= 0.0 for units in strata.values() for arm in units for n, _ in arm):
+        arms = arms._replace(strata=list(strata.values()))
     if alone is not None and definition.lowest is not None and definition.highest is not None:
         units, low, high = strata[alone], definition.lowest, definition.highest
         # a value beyond them shows that the declared bounds are wrong, and nothing can rest on them
