@@ -8,11 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from promptab import ABTestManager, Lab, MetricsCollector, VersionManager
 from promptab.stores.base import Store
 from promptab.stores.opening import open_store, sqlite_path
 from tests.clock import SettableClock
+
+# how long an example takes says how busy the machine is
+settings.register_profile("promptab", deadline=None)
+settings.load_profile("promptab")
 
 SHARED_DIR = Path(__file__).parents[2] / "shared"
 REQUIRE_SHARED = "PROMPTAB_REQUIRE_SHARED"
