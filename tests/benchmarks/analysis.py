@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import promptab
-from promptab import Lab
 from promptab.stores.schema import microseconds
 from tests.clock import SettableClock
 
@@ -99,17 +98,6 @@ async def timed(work: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - started
 
 
-async def roll_up(lab: Lab, experiment_id: str, clock: SettableClock) -> None:
-    """Do what an analysis does before it reads the sums, and read them."""
-    found = await lab.experiments.get_experiment(experiment_id)
-    assert found is not None
-    await lab.store.flush()
-    if await lab.store.read(lambda tx: tx.rollup.is_behind(found, now=clock())):
-        while await lab.store.write(lambda tx: tx.rollup.fold(found, now=clock()), shown=False):
-            pass
-    await lab.store.read(lambda tx: tx.rollup.summaries(found))
-
-
 async def measure(path: Path, count: int, units: int) -> None:
     clock = SettableClock()
     async with promptab.open(f"sqlite:///{path}", clock=clock) as lab:
@@ -122,16 +110,16 @@ async def measure(path: Path, count: int, units: int) -> None:
         clock.advance(days=1)
 
         async def once() -> None:
-            await roll_up(lab, experiment_id, clock)
+            await lab.analyze(experiment_id)
 
-        print(f"{count:,} events of {units:,} units, five measures, two variants")
+        print(f"{count:,} events of {units:,} units, five metrics, two variants")
         print(f"{'':28}{'seconds':>10}{'x floor':>10}{'target':>10}")
         say("floor: GROUP BY into a table", floor_seconds, floor_seconds)
-        say("roll-up, first", await timed(once), floor_seconds, "6 s")
-        say("roll-up, nothing new", min([await timed(once) for _ in range(5)]), floor_seconds, "0.1 s")
+        say("analysis, first", await timed(once), floor_seconds, "6 s")
+        say("analysis, nothing new", min([await timed(once) for _ in range(5)]), floor_seconds, "0.1 s")
         for _ in range(3):
             load(path, _EVENT, fresh(experiment_id, units, microseconds(clock())))
-            say(f"roll-up, {NEW_EVENTS:,} new events", await timed(once), floor_seconds, "0.2 s")
+            say(f"analysis, {NEW_EVENTS:,} new events", await timed(once), floor_seconds, "0.2 s")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"peak memory {peak:,.0f} MB (target 300 MB)")
 
