@@ -1,0 +1,101 @@
+"""The sentences of the page around its tables."""
+
+from __future__ import annotations
+
+INTRODUCTION = """\
+# Calibration
+
+Does an interval of 95 % hold the truth in 95 of 100 experiments, and does a test at 5 % find a difference where there
+is none in 5 of 100? This page says how often they did, in simulated experiments that go the way of real ones: units
+arrive, are dealt, and bring events; events become sums over units; the analysis reads the sums. Only the database is
+left out. Everything is seeded: the same code gives the same page.
+
+    python -m tests.calibration --jobs 2        # measures it all, two at a time; writes measured.json and this page
+    python -m tests.calibration --only dealing  # measures one section again and leaves the rest as it was
+    python -m tests.calibration --page          # writes this page from measured.json
+    python -m tests.calibration --quick         # a tenth of the experiments, printed and not written
+
+A small version of it is part of the test suite (`tests/test_calibration.py`).
+
+Each row is {null:,} experiments without an effect, for false positives, and {real:,} with one, for coverage and power
+({dear:,} for the 95th percentile and after a change of weights; {dear:,} of either kind for bets and beliefs;
+{dealt:,} for dealing). The effect, shown as a share of the base value, is the one that a fixed horizon should find in
+80 %: 2.80 mean standard errors.
+
+**Simulated units.** Events per unit: exactly 1, or geometric with mean 5 or 20. Successes: 60 %, each unit with a rate
+of its own from a beta distribution. Response times: lognormal with a mean of 1.2 s and 0.6 as the standard deviation of
+the logarithm, each unit with a lognormal factor of its own; a 95th percentile of 3 s where that is the metric. Cost per
+success: lognormal costs (0.8) over successes that are independent of them. "Correlation" is that of two events of one
+unit. With one event per unit it cannot show: the three rows are the same experiment with other seeds, of which the 95th
+percentile, being slow to work out, has one.
+
+**What is held to a bound.**
+
+- False positives at a fixed horizon: 5 % +- {tolerance:g} points in each row, and 5 % within the 95 % interval of all
+  rows of a metric together. The 95th percentile may stay below (conservative), and such rows are named.
+- False positives at any of 28 daily looks: the one-sided lower 99.9 % limit of their share at or under 5 %. "anytime"
+  is the default plan, read from the first day on; "tuned" is a plan that is sharpest at 1,000 units, the size that
+  these experiments come to, and so has the least to spare. It is read from 100 units in each arm on, as a winner is;
+  below, an asymptotic confidence sequence is not to be believed, and "tuned, any size" shows why.
+- Coverage, at a real effect: the one-sided upper 99.9 % limit of the share at or above 95 %; of all 28 looks
+  together for the confidence sequences.
+- The sample-ratio alarm at any of 28 looks: below 1 % where the dealing is right.
+
+Power has no bound; it stands beside each row. So does, in some tables, what happens otherwise: "events as units" takes
+each event for an observation of its own, where a unit has more than one; "peeking" is a t test at each look."""
+
+VERDICT_TITLE = "Held or not held"
+CHANCE = """\
+p is the chance of a count so far off, or farther, where the true share just keeps the promise."""
+
+STEADY_TITLE = "A day's units each day"
+STEADY = """\
+About 500 units in each arm, over 28 days at 50/50; each unit brings all its events when it arrives."""
+
+RAMPED_TITLE = "90/10, then 50/50, and the base value moves"
+RAMPED = """\
+2,000 units; for two weeks one in ten is treated, then every second one, when the base value is 20 % higher in both
+arms. Estimated within each epoch, and combined. "epochs mixed" pools the units of both."""
+
+RETURNING_TITLE = "Units that come back"
+RETURNING = """\
+The first event of a unit is on the day of its arrival, the others on any later day ("come again"); or all units are
+there on the first day, and their events are on any day ("there all along"). What a unit brought so far then changes
+after it was counted, which the theory of a confidence sequence does not allow: without a measurement window the
+analysis calls itself approximate. Here is how far off it is, without an effect. The same bound is asked of it."""
+
+DEALING_TITLE = "Were the units dealt as the weights say?"
+DEALING = """\
+1,000 units each day, looked at on 28 days. The sequential alarm, a Bayes factor of 100, has to stay below 1 % where the
+dealing is right (the first four rows); the other three show how often it sees what is wrong."""
+
+GUARDRAILS_TITLE = "Guardrails"
+GUARDRAILS = """\
+The treatment is worse by exactly the margin, a tenth of the control's value, with 5 events per unit and a correlation
+of 0.1. Both a pass and a fail are wrong, each allowed 5 %, in all 28 looks together for the sequential reading.
+"not significant" is the careless reading: no difference was found, so it is taken to be safe."""
+
+HISTORIES_TITLE = "CUPED: history taken out"
+HISTORIES = """\
+Response times of units of whom two in three have a history, in the same settings as above. "power without" is the raw
+difference at the same effect."""
+
+FEW_TITLE = "Few units"
+FEW = """\
+At a fixed horizon, where a real effect is half of the base value. Successes of units with one event each are compared
+by Barnard's test and Newcombe's interval; all else is permuted below 30 units an arm. Tests of so few units may be
+conservative. Newcombe's interval is an approximation whose coverage swings around 95 % with a handful of units:
+"exactly" is what it comes to over all outcomes, without the chance of a simulation. The last two columns are false
+positives of what the analysis does not use there: the t test of larger experiments, and Welch's with each arm's own
+variance, to which an arm whose units are all alike is a certainty."""
+
+BETS = """\
+Bounded scores, one per unit, three units an arm each day, read by betting confidence sequences on each of 28 days."""
+
+BELIEFS_TITLE = "Beliefs, looked at daily"
+BELIEFS = """\
+The Bayesian reading promises nothing about false positives, and this is what that means: how often it names a better
+or a worse variant where both are the same, with 5 events per unit and a correlation of 0.1. "expected loss" is the rule
+of the analysis: choosing the variant is expected to cost at most 0.5 % of the control's value, and choosing the control
+more. A choice between equals costs nothing, so the rule is not concerned; whoever wants to know whether there is a
+difference should be."""
