@@ -39,21 +39,21 @@ def clustered(metric: str) -> Setting:
 @functools.cache
 def without_effect(metric: str) -> Tally:
     # quantiles take ten times as long
-    return simulated(clustered(metric), 70 if metric == QUANTILE else 200, 30)
+    return simulated(clustered(metric), 60 if metric == QUANTILE else 120, 30)
 
 
 @functools.cache
 def with_effect(metric: str) -> Tally:
     effect = _POWERED * without_effect(metric).mean_se
-    return simulated(clustered(metric)._replace(effect=effect), 30 if metric == QUANTILE else 100, 31)
+    return simulated(clustered(metric)._replace(effect=effect), 30 if metric == QUANTILE else 60, 31)
 
 
 @functools.cache
 def with_a_ramp(metric: str) -> Tally:
     """90/10, then 50/50 when the base value is higher, and no effect."""
     if metric == QUANTILE:
-        return simulated(Setting(Population(metric, 5, 0.3), ramped(2_000)), 30, 32)
-    return simulated(Setting(Population(metric, 20, 0.3), ramped(2_000)), 120, 32)
+        return simulated(Setting(Population(metric, 5, 0.1), ramped(2_000)), 30, 32)
+    return simulated(Setting(Population(metric, 20, 0.3), ramped(2_000)), 80, 32)
 
 
 def most(tally: Tally) -> int:
@@ -110,7 +110,7 @@ def test_intervals_cover_a_real_effect_and_those_over_events_do_not(metric: str)
 
 @pytest.mark.parametrize("label", ["50/50", "90/10, then 50/50"])
 def test_the_sample_ratio_alarm_is_silent_for_28_looks_and_daily_chi_square_is_not(label: str) -> None:
-    tally = alarms(DEALINGS[label], per_day=1_000, runs=300, seed=33)
+    tally = alarms(DEALINGS[label], per_day=1_000, runs=150, seed=33)
     assert tally.share("sequential") < 0.01
     assert tally.share("daily 0.05") > 0.1, "a test at 5 % each day should be far off"
 
@@ -123,13 +123,13 @@ def test_the_sample_ratio_alarm_sees_units_that_are_lost() -> None:
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 3), (5, 5)], ids=str)
 def test_a_handful_of_units_is_not_enough_to_look_certain(sizes: tuple[int, int]) -> None:
     """With one event a unit, arms without any variation are common, and must not decide."""
-    tally = few_units(Population("success_rate", 1, 0.0), *sizes, runs=400, seed=35)
+    tally = few_units(Population("success_rate", 1, 0.0), *sizes, runs=200, seed=35)
     assert max(tally.counts["fixed"], tally.counts["t"]) <= most(tally)
 
 
 @pytest.mark.parametrize("sizes", [(2, 50), (3, 100)], ids=str)
 def test_an_arm_of_equal_units_is_not_taken_to_be_free_of_error(sizes: tuple[int, int]) -> None:
-    tally = few_units(Population("success_rate", 1, 0.0), *sizes, runs=200, seed=36)
+    tally = few_units(Population("success_rate", 1, 0.0), *sizes, runs=120, seed=36)
     assert max(tally.counts["fixed"], tally.counts["t"]) <= most(tally)
     assert tally.counts["plain Welch"] > most(tally), "plain Welch should be far off"
 
