@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -55,7 +55,7 @@ async def gather(
 ) -> Gathered:
     """Read everything that the question needs, in one transaction."""
     reader = _Reader(tx, experiment, question.since, await tx.rollup.summaries(experiment))
-    definitions = _definitions(experiment, question.metrics, reader.rolled_up)
+    definitions = chosen_metrics(experiment, question.metrics, reader.rolled_up.sums)
     primary = experiment.plan.definition(experiment.primary_metric)
     arms = reader.rolled_up.arms
     if question.since is not None:
@@ -81,21 +81,22 @@ async def gather(
     return Gathered(evidence, reader.rolled_up.watermark, reader.worked_out)
 
 
-def _definitions(
-    experiment: PromptExperiment, wanted: Sequence[str | MetricDefinition] | None, rolled_up: Summaries
+def chosen_metrics(
+    experiment: PromptExperiment, wanted: Sequence[str | MetricDefinition] | None, seen: Collection[str]
 ) -> list[MetricDefinition]:
-    """Return the metrics beside the primary one: those asked for, else the plan's and every measure seen.
+    """Return the metrics beside the primary one: those asked for, else the plan's and every measure `seen`.
 
-    The plan's guardrails are always among them: nothing wins without them.
+    The plan's guardrails are always among them: nothing wins without them. Raises `NotFoundError` for a name that is
+    nowhere declared or seen.
     """
     plan = experiment.plan
     if wanted is None:
         names = [metric.name for metric in plan.metrics]
-        names += [name for name in BUILT_IN_METRICS if name in rolled_up.sums and name in MEASURES]
-        names += sorted(name for name in rolled_up.sums if name not in BUILT_IN_METRICS)
+        names += [name for name in BUILT_IN_METRICS if name in seen and name in MEASURES]
+        names += sorted(name for name in seen if name not in BUILT_IN_METRICS)
         asked: list[str | MetricDefinition] = list(names)
     else:
-        known = [*(metric.name for metric in plan.metrics), *BUILT_IN_METRICS, *sorted(rolled_up.sums)]
+        known = [*(metric.name for metric in plan.metrics), *BUILT_IN_METRICS, *sorted(seen)]
         known.append(experiment.primary_metric)
         if unknown := [name for name in wanted if isinstance(name, str) and name not in known]:
             told = ", ".join(dict.fromkeys(known))
@@ -125,7 +126,7 @@ class _Reader:
 
     async def evidence(self, definition: MetricDefinition) -> MetricEvidence:
         if definition.source == "error_rate":
-            return complement(await self.evidence(_counted(definition)), definition)
+            return complement(await self.evidence(counted(definition)), definition)
         if definition.kind == "quantile":
             return MetricEvidence(definition, quantiles=await self._quantiles(definition))
         sums = await self._sums(definition)
@@ -201,13 +202,13 @@ async def _segments(
         raise InvalidInputError(
             "segments", attribute, "asked of a metric that is a sum or a mean", "a quantile has no segments"
         )
-    counted = _counted(primary)
-    found = await tx.rollup.sums_where(experiment, [counted], segment=attribute, since=since)
+    definition = counted(primary)
+    found = await tx.rollup.sums_where(experiment, [definition], segment=attribute, since=since)
     return [
         SegmentEvidence(
             attribute=attribute,
             value=value,
-            primary=_as(primary, summaries.sums.get(counted.name, {})),
+            primary=told_as(primary, summaries.sums.get(definition.name, {})),
             arms=summaries.arms,
         )
         for value, summaries in sorted(found.items())
@@ -222,17 +223,17 @@ async def _series(
     if primary.kind == "quantile":
         raise InvalidInputError("series", primary.name, "asked of a metric that is a sum or a mean")
     return [
-        SeriesEvidence(at=moment.at, primary=_as(primary, moment.sums))
-        for moment in await tx.rollup.daily_sums(experiment, _counted(primary), seconds=seconds)
+        SeriesEvidence(at=moment.at, primary=told_as(primary, moment.sums))
+        for moment in await tx.rollup.daily_sums(experiment, counted(primary), seconds=seconds)
     ]
 
 
-def _counted(definition: MetricDefinition) -> MetricDefinition:
+def counted(definition: MetricDefinition) -> MetricDefinition:
     """Return what is counted for this metric: for error rates the successes, whose complement they are."""
     return BUILT_IN_METRICS["success_rate"] if definition.source == "error_rate" else definition
 
 
-def _as(definition: MetricDefinition, sums: Mapping[str, Mapping[int, UnitSums]]) -> MetricEvidence:
+def told_as(definition: MetricDefinition, sums: Mapping[str, Mapping[int, UnitSums]]) -> MetricEvidence:
     """Put the sums of what was counted under the metric that was asked for."""
-    counted = MetricEvidence(_counted(definition), sums=sums)
-    return complement(counted, definition) if definition.source == "error_rate" else counted
+    found = MetricEvidence(counted(definition), sums=sums)
+    return complement(found, definition) if definition.source == "error_rate" else found

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, Row, delete, exists, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.errors import InvalidInputError
+from promptab.errors import InvalidInputError, StateError
 from promptab.models import PromptExperiment
 from promptab.records import Json
 from promptab.stats.covariate_sums import CovariateSums
@@ -49,6 +49,7 @@ from promptab.stores.queries.unit_totals import (
 from promptab.stores.schema import (
     arms,
     events,
+    experiments,
     exposures,
     moments,
     quantiles,
@@ -56,6 +57,7 @@ from promptab.stores.schema import (
     unit_metric_totals,
     unit_totals,
 )
+from promptab.stores.totals_schema import prunings
 
 if TYPE_CHECKING:
     from promptab.stores.queries.event_values import EventValues
@@ -206,15 +208,16 @@ class RollupQueries:
         days: float,
         since: datetime | None = None,
     ) -> dict[str, dict[int, CovariateSums]]:
-        """Return, by variant and epoch, the sums with what the same units did in the `days` before their exposure.
+        """Return, by variant and epoch, the sums with what the same units did before their exposure.
 
-        What a unit did counts whichever experiment it was part of, or none; the events of its sessions too. Raises as
-        `sums_where` does.
+        In so many full days (UTC; a part of a day counts as one) before the day of the exposure, as far as the totals
+        of units have been folded. What a unit did counts whichever experiment it was part of, or none; the events of
+        its sessions too. Raises as `sums_where` does, and `StateError` where pruned events would have to be capped.
         """
         _check_caps(experiment, [metric])
-        return await covariate_sums(
-            self._connection, experiment, metric, timedelta(days=days), *_rolled_up(since)
-        )
+        if any(series.cap is not None for series in series_of(metric)):
+            await self._check_past(experiment, metric, days)
+        return await covariate_sums(self._connection, experiment, metric, days, *_rolled_up(since))
 
     async def daily_sums(
         self, experiment: PromptExperiment, metric: MetricDefinition, *, seconds: int = 86_400
@@ -222,9 +225,11 @@ class RollupQueries:
         """Return what the sums had been at the end of each stretch of `seconds` in which they changed, oldest first.
 
         Stretches are counted from 1970-01-01 00:00 UTC. The last one is what `summaries` has. Raises as `sums_where`
-        does.
+        does, and `StateError` where events have been pruned, unless there is a measurement window.
         """
         _check_caps(experiment, [metric])
+        if window_of(experiment) is None:
+            await self._check_present(experiment, "the series", None)
         return await sums_over_time(self._connection, experiment, metric, seconds, *_rolled_up(None))
 
     async def event_values(
@@ -233,7 +238,9 @@ class RollupQueries:
         """Return, by variant and epoch, the values of the single events that carried a measure, and whose each is.
 
         Two arrays of the same length: the values (float64), and numbers (int32) that are equal where the unit is.
+        Raises `StateError` where events have been pruned, unless of units exposed since then.
         """
+        await self._check_present(experiment, f"what single events carried of {measure!r}", since)
         return await event_values(self._connection, experiment, measure, *_rolled_up(since))
 
     async def cached_quantile(self, experiment_id: str, metric: str, watermark: int) -> Json | None:
@@ -278,24 +285,56 @@ class RollupQueries:
                 await self._rollup(affected, locked=True)
                 await self._take_out(experiment, exposures.c.unit.in_(sorted(units)))
 
-    async def reset(self, experiment_ids: Collection[str]) -> None:
-        """Forget what was rolled up of these experiments, so that they are folded from their first event.
+    async def recount(self, experiment_id: str) -> None:
+        """Take all units out of the moments; the next fold puts them in as they count then, by their totals.
+
+        To be called before what changes how all of them count, in the same transaction.
+        """
+        await self._rollup(experiment_id, locked=True)
+        for table in (moments, arms, quantiles):
+            await self._connection.execute(delete(table).where(table.c.experiment_id == experiment_id))
+        marked = (exposures.c.experiment_id == experiment_id, exposures.c.rolled_up.is_not(None))
+        await self._connection.execute(update(exposures).where(*marked).values(rolled_up=None))
+
+    async def reset(self, experiment_ids: Collection[str] | None) -> None:
+        """Forget what was rolled up of these experiments (None: of all), so that they are folded from the first event.
 
         To be called after events were deleted, with the experiments that these were part of: what the others have is
         still right, but a database may give the numbers of the newest events again.
         """
+        meant = sorted(experiment_ids) if experiment_ids is not None else select(experiments.c.experiment_id)
         for table in (unit_totals, unit_metric_totals, moments, arms, quantiles, rollups):
-            await self._connection.execute(
-                delete(table).where(table.c.experiment_id.in_(sorted(experiment_ids)))
-            )
+            await self._connection.execute(delete(table).where(table.c.experiment_id.in_(meant)))
         await self._connection.execute(
             update(exposures)
-            .where(exposures.c.experiment_id.in_(sorted(experiment_ids)), exposures.c.rolled_up.is_not(None))
+            .where(exposures.c.experiment_id.in_(meant), exposures.c.rolled_up.is_not(None))
             .values(rolled_up=None)
         )
         newest = select(func.coalesce(func.max(events.c.sequence), 0)).scalar_subquery()
         for table, column in ((rollups, rollups.c.watermark), (exposures, exposures.c.rolled_up)):
             await self._connection.execute(update(table).where(column > newest).values({column: newest}))
+
+    async def _check_present(self, experiment: PromptExperiment, what: str, since: datetime | None) -> None:
+        """Refuse what single events are needed for, where some have been dropped of the units that are meant."""
+        rollup = await self._rollup(experiment.experiment_id)
+        before = None if rollup is None else rollup.pruned_before
+        if before is not None and (since is None or since < before):
+            raise StateError(
+                f"{what} of experiment {experiment.name!r} cannot be told: events before {before:%Y-%m-%dT%H:%M} (UTC) "
+                "have been pruned; ask for units exposed since then (since), or look in an export"
+            )
+
+    async def _check_past(self, experiment: PromptExperiment, metric: MetricDefinition, days: float) -> None:
+        """Refuse a past in which single events have to be capped, where some of these have been dropped."""
+        first = select(func.min(exposures.c.at)).where(exposures.c.experiment_id == experiment.experiment_id)
+        exposed = (await self._connection.execute(first)).scalar_one()
+        dropped = (await self._connection.execute(select(func.max(prunings.c.before)))).scalar_one()
+        if exposed is not None and dropped is not None and dropped > exposed - timedelta(days=days + 1):
+            raise StateError(
+                f"what units did before the experiment {experiment.name!r} cannot be capped for the metric "
+                f"{metric.name!r}: events before {dropped:%Y-%m-%dT%H:%M} (UTC) have been pruned; ask for it without "
+                "history_days, or without a cap"
+            )
 
     async def _rollup(self, experiment_id: str, *, locked: bool = False) -> Row[Any] | None:
         """Return its row; `locked` until the transaction ends, where others could write at the same time."""
@@ -308,6 +347,12 @@ class RollupQueries:
         rollup = await self._rollup(experiment.experiment_id, locked=True)
         if rollup is not None and rollup.basis == basis:
             return rollup
+        if rollup is not None and rollup.pruned_before is not None:
+            raise StateError(
+                f"the plan of experiment {experiment.name!r} is another than its totals were made by, and they cannot "
+                f"be made anew: events before {rollup.pruned_before:%Y-%m-%dT%H:%M} (UTC) have been pruned; restore "
+                "the plan"
+            )
         await self.reset([experiment.experiment_id])
         await self._connection.execute(
             insert(rollups).values(experiment_id=experiment.experiment_id, watermark=0, basis=basis, late=0)

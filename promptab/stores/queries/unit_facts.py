@@ -131,7 +131,7 @@ class UnitFacts:
         if limit is not None:
             members = members.order_by(exposures.c.at, exposures.c.unit).limit(limit)
         self._experiment_id = experiment.experiment_id
-        self.table = self._table(_recorded(members.cte("members")))
+        self.table = self._table(recorded_under(members.cte("members")))
 
     @property
     def c(self) -> Any:
@@ -227,14 +227,14 @@ def attribute_text(dialect: Dialect, name: str) -> ColumnElement[Any]:
     return func.coalesce(select(text).where(each.c.key == name).scalar_subquery(), "")
 
 
-def _recorded(members: CTE) -> CTE:
+def recorded_under(members: CTE, name: str = "recorded") -> CTE:
     """Return each unit under all names that its events were recorded under: its own, and those of its sessions."""
     return union_all(
         select(members, members.c.unit.label("unit_as_recorded")),
         select(members, aliases.c.alias.label("unit_as_recorded")).join(
             aliases, aliases.c.unit == members.c.unit
         ),
-    ).cte("recorded")
+    ).cte(name)
 
 
 def _stored(series: Series) -> Series:
