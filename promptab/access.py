@@ -19,7 +19,7 @@ from promptab.stores.opening import open_away, open_store, resolve_url, shown_lo
 if TYPE_CHECKING:
     from promptab.snapshot import Snapshot
 
-OPEN_SECONDS = 30.0
+OPEN_SECONDS = 60.0
 """How long opening may take unless the caller says otherwise."""
 
 logger = logging.getLogger("promptab")

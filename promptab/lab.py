@@ -238,7 +238,7 @@ def open(  # noqa: A001 - `promptab.open` is the name users write
     when closed. `clock` tells the time everywhere. With `durability="full"` what was written survives a loss of
     power too, and not only the end of the process; `queue` bounds what waits to be written.
 
-    Opening takes `timeout` seconds at most, 0.1 to 3600; a long migration may need more than the default of 30. Where
+    Opening takes `timeout` seconds at most, 0.1 to 3600; a long migration may need more than the default of 60. Where
     the store cannot be reached in that time and `snapshot_file` holds a snapshot, `choose` serves from that, says so
     by its age, and goes over to the store when that is back; the file is written anew with every change that is seen.
     Raises what `open_store` raises, and `StoreUnavailableError` after the time.

@@ -324,3 +324,21 @@ async def test_ids_go_up_with_time_and_are_version_7(clock: SettableClock, metri
     assert (first.version, first.variant) == (7, uuid.RFC_4122)
     assert first < second
     assert first.int >> 80 == int(clock.now.timestamp() * 1000) - 1
+
+
+async def test_a_version_is_created_as_soon_as_another_writer_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with promptab.open(f"sqlite:///{path}") as lab:
+        with locked(path):
+            creating = asyncio.ensure_future(lab.versions.create_version("tone", "system", "Be kind."))
+            await asyncio.sleep(0.3)
+            assert not creating.done()
+        async with asyncio.timeout(LONG_SECONDS):
+            assert (await creating).version == "1.0.0"
+
+
+async def test_a_version_is_not_created_while_another_writer_goes_on(path: Path) -> None:
+    async with promptab.open(f"sqlite:///{path}") as lab:
+        with locked(path), pytest.raises(StoreUnavailableError, match="database is locked"):
+            await lab.versions.create_version("tone", "system", "Be kind.")
+        assert (await lab.versions.create_version("tone", "system", "Be kind.")).version == "1.0.0"

@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from time import monotonic
 from typing import NamedTuple
 
 from promptab.errors import StoreError
@@ -24,6 +21,7 @@ from promptab.stores.backlog import Backlog, report_lost
 from promptab.stores.driver_errors import translated
 from promptab.stores.event_batch import write_batch
 from promptab.stores.event_rows import Batch, BatchOutcome
+from promptab.stores.sqlite_turns import begin_immediate
 
 CHECKPOINT_PAGES = 2_000
 """About how much of the write-ahead log waits to be copied into the file: twice SQLite's own default."""
@@ -33,9 +31,6 @@ LARGEST_LOG_PAGES = 16_384
 
 TRUNCATE_MILLISECONDS = 100
 """How long cutting the log down waits for readers; the callers wait for the next batch meanwhile."""
-
-SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.0005, 0.004
-"""Between two looks whether another writer is done; at random, so that several do not keep in step."""
 
 END_SECONDS = 5.0
 """How long the end of a program waits for a batch that is under way."""
@@ -70,7 +65,7 @@ class EventWriter:
         with translated(self._url):
             connection = self._connect()
             cursor = connection.cursor()
-            self._begin(cursor)
+            begin_immediate(connection, self._busy_seconds)
             try:
                 outcome = write_batch(cursor, batch)
                 cursor.execute("COMMIT")
@@ -102,22 +97,6 @@ class EventWriter:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def _begin(self, cursor: sqlite3.Cursor) -> None:
-        """Wait for other writers of the file, and look more often than SQLite's own patience, which looks ten times
-        in a second: among many writers those would wait for seconds that are fast asleep while the file is free.
-        """
-        deadline = monotonic() + self._busy_seconds
-        while True:
-            try:
-                cursor.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                # the upper bytes say what kind of busy
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
-                    raise
-                time.sleep(random.uniform(SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS))  # noqa: S311 - no secret
-            else:
-                return
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 
 from promptab.errors import StoreError
 from promptab.models import Exposure
+from promptab.recent import Recent
 from promptab.stores.driver_errors import sqlstate
 from promptab.stores.event_rows import (
     EVENT_COLUMNS,
@@ -33,6 +34,8 @@ from promptab.stores.schema import events, microseconds
 
 ATTEMPTS = 6
 """How often a batch is written while others are in its way."""
+HELD_VARIANTS = 50_000
+"""Units whose exposures are remembered."""
 BATCH_SECONDS = 10.0
 """How long a batch may take before the connection is given up: then nobody is at its other end."""
 _IN_THE_WAY = frozenset({"40001", "40P01", "23503"})
@@ -96,6 +99,8 @@ class PostgresEvents:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connection: Connection | None = None
+        self._held: Recent[_Key, str] = Recent(HELD_VARIANTS)
+        """What units were exposed to first, which never changes."""
         self._one_at_a_time = asyncio.Lock()
 
     async def write(self, batch: Batch) -> BatchOutcome:
@@ -129,45 +134,49 @@ class PostgresEvents:
             with self._server.translated():
                 async with asyncio.timeout(BATCH_SECONDS):
                     try:
-                        return await _write(connection, batch, copy=True)
+                        return await self._commit(connection, batch, copy=True)
                     except asyncpg.UniqueViolationError:
-                        return await _write(connection, batch, copy=False)
+                        return await self._commit(connection, batch, copy=False)
         except BaseException as error:
             if not isinstance(error, StoreError) or sqlstate(error) is None:
                 # cancelled, or without an answer: what is on its way belongs to nobody any more
                 connection.terminate()
             raise
 
+    async def _commit(self, connection: Connection, batch: Batch, *, copy: bool) -> BatchOutcome:
+        reported = {
+            index: (row[EXPERIMENT_AT], row[UNIT_AT])
+            for index, row in enumerate(batch.events)
+            if row[EXPERIMENT_AT] and row[VARIANT_AT] and row[UNIT_AT]
+        }
+        held = {key: variant for key in reported.values() if (variant := self._held.get(key)) is not None}
+        if copy and not batch.exposures and not _strays(batch.events, reported, held, unknown=True):
+            # one statement is a transaction by itself
+            await _copy(connection, batch.events)
+            return BatchOutcome()
+        async with connection.transaction(isolation="read_committed"):
+            await _insert_exposures(connection, map(_exposure_row, batch.exposures))
+            conflicts = frozenset[int]()
+            if copy:
+                await _copy(connection, batch.events)
+            else:
+                await connection.execute(_INSERT_EVENTS, *zip(*batch.events, strict=True))
+                conflicts = await _conflicts(connection, batch.events)
+            for index in conflicts:
+                reported.pop(index, None)
+            await _expose(connection, batch.events, reported, held)
+            flagged = _strays(batch.events, reported, held)
+            if flagged:
+                await connection.execute(_FLAG_EVENTS, [batch.events[index][0] for index in flagged])
+        for key, variant in held.items():
+            # only now is it committed
+            self._held.put(key, variant)
+        return BatchOutcome(conflicts, flagged)
+
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._server.connect()
         return self._connection
-
-
-async def _write(connection: Connection, batch: Batch, *, copy: bool) -> BatchOutcome:
-    reported = {
-        index: (row[EXPERIMENT_AT], row[UNIT_AT])
-        for index, row in enumerate(batch.events)
-        if row[EXPERIMENT_AT] and row[VARIANT_AT] and row[UNIT_AT]
-    }
-    if copy and not (reported or batch.exposures):
-        # one statement is a transaction by itself
-        await _copy(connection, batch.events)
-        return BatchOutcome()
-    async with connection.transaction(isolation="read_committed"):
-        await _insert_exposures(connection, map(_exposure_row, batch.exposures))
-        if copy:
-            await _copy(connection, batch.events)
-            conflicts = frozenset[int]()
-        else:
-            await connection.execute(_INSERT_EVENTS, *zip(*batch.events, strict=True))
-            conflicts = await _conflicts(connection, batch.events)
-        for index in conflicts:
-            reported.pop(index, None)
-        flagged = await _flagged(connection, batch.events, reported)
-        if flagged:
-            await connection.execute(_FLAG_EVENTS, [batch.events[index][0] for index in flagged])
-    return BatchOutcome(conflicts, flagged)
 
 
 async def _copy(connection: Connection, rows: Sequence[EventRow]) -> None:
@@ -195,13 +204,25 @@ def _numbers(metrics: str | None) -> dict[str, float]:
     return {name: float(value) for name, value in json.loads(metrics or "{}").items()}
 
 
-async def _flagged(
-    connection: Connection, rows: Sequence[EventRow], reported: Mapping[int, _Key]
+def _strays(
+    rows: Sequence[EventRow], reported: Mapping[int, _Key], held: Mapping[_Key, str], *, unknown: bool = False
 ) -> frozenset[int]:
-    """Return which events are of a unit whose first exposure names another variant; expose the others."""
-    if not reported:
-        return frozenset()
-    held = await _variants(connection, reported.values())
+    """Return which events are of a unit whose first exposure names another variant, or is not known."""
+    return frozenset(
+        index
+        for index, key in reported.items()
+        if held.get(key, None if unknown else rows[index][VARIANT_AT]) != rows[index][VARIANT_AT]
+    )
+
+
+async def _expose(
+    connection: Connection, rows: Sequence[EventRow], reported: Mapping[int, _Key], held: dict[_Key, str]
+) -> None:
+    """Look up the units that are not among `held`, expose those that had not been, and add both."""
+    missing = set(reported.values()) - held.keys()
+    if not missing:
+        return
+    held |= await _variants(connection, missing)
     first: dict[_Key, _ExposureRow] = {}
     for index, key in reported.items():
         if key not in held:
@@ -211,16 +232,11 @@ async def _flagged(
         await _insert_exposures(connection, first.values())
         # not as they were given: another process may have been faster, or the experiment is gone
         held |= await _variants(connection, first)
-    return frozenset(
-        index
-        for index, key in reported.items()
-        if held.get(key, rows[index][VARIANT_AT]) != rows[index][VARIANT_AT]
-    )
 
 
 async def _variants(connection: Connection, keys: Iterable[_Key]) -> dict[_Key, str]:
     """Return the variant of each unit's exposure, where it has one."""
-    found = await connection.fetch(_SELECT_VARIANTS, *zip(*dict.fromkeys(keys), strict=True))
+    found = await connection.fetch(_SELECT_VARIANTS, *zip(*keys, strict=True))
     return {(row[0], row[1]): row[2] for row in found}
 
 

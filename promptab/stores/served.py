@@ -87,13 +87,13 @@ class ServedSnapshot:
     def fresh(self) -> Snapshot | None:
         """Return the snapshot to serve from without waiting, or None where `get` has to be awaited.
 
-        Starts the check that is due. While the store is away, the last snapshot counts as fresh enough.
+        Starts the check that is due, if there is a snapshot. While the store is away, the last one counts as fresh.
         """
         return self._current if monotonic() < self._due_at else self._when_due()
 
     def latest(self) -> Snapshot | None:
         """Return whatever snapshot is at hand, however old, and start a check where one is due."""
-        if self.fresh() is None and not self._closed:
+        if self.fresh() is None and self._current is None and not self._closed:
             self._begin()
         return None if self._closed else self._current
 
@@ -183,15 +183,10 @@ class ServedSnapshot:
     def _when_due(self) -> Snapshot | None:
         if self._closed or self._current is None:
             return None
-        if self._away:
-            tried_lately = monotonic() < self._due_at
-            if not tried_lately and self._shown_changes == self._changes:
-                self._begin()
-            return self._current if tried_lately or self._shown_changes == self._changes else None
-        if self._shown_changes != self._changes or self.age() > LATEST_SECONDS:
-            return None
         self._begin()
-        return self._current
+        unshown = self._shown_changes != self._changes
+        late = not self._away and self.age() > LATEST_SECONDS
+        return None if unshown or late else self._current
 
     def _patience(self) -> float | None:
         """Return how long to wait for a check; a store that has just taken a write is waited for."""

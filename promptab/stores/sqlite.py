@@ -36,8 +36,9 @@ from promptab.stores.queries.readable import lenient_json
 from promptab.stores.served import Revisions
 from promptab.stores.sql import SqlStore
 from promptab.stores.sqlite_revisions import SqliteRevisions
+from promptab.stores.sqlite_turns import begin_immediate
 
-BUSY_SECONDS = 5.0
+BUSY_SECONDS = 10.0
 """How long a writer waits for another one before it gives up."""
 
 
@@ -189,7 +190,13 @@ def _with_begin(engine: AsyncEngine, durability: Durability) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("promptab_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if connection.get_execution_options().get("promptab_writes", False):
+            adapted: Any = connection.connection.dbapi_connection
+            # in the connection's own thread: going there for every look would take longer than the others write
+            adapted.run_async(
+                lambda driver: driver._execute(begin_immediate, driver._conn, BUSY_SECONDS)  # noqa: SLF001
+            )
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine

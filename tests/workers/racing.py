@@ -18,6 +18,8 @@ from promptab import ConflictError, Lab, PromptabError, StateError
 
 ROUND_SECONDS = 0.25
 VERSION_ID = "11111111-1111-4111-8111-111111111111"
+HANG_SECONDS = 120.0
+"""A dozen processes that start at once on a busy machine take their time."""
 
 
 async def create_next(lab: Lab, count: int, who: str) -> list[str]:
@@ -127,7 +129,7 @@ async def write_for(lab: Lab, seconds: float, callers: int) -> dict[str, Any]:
             try:
                 event = await lab.metrics.record_event(VERSION_ID, True, cost=float(number))
                 acknowledged.append(event.event_id)
-                if number == 0:
+                if number == 0 and len(acknowledged) % 20 == 0:
                     await lab.versions.create_version("tone", "system", f"Be kind, {began}.")
             except PromptabError as error:
                 errors.append(repr(error))
@@ -172,7 +174,7 @@ ACTIONS = {
 
 
 async def main(url: str, action: str, arguments: dict[str, Any]) -> None:
-    async with promptab.open(url) as lab:
+    async with promptab.open(url, timeout=HANG_SECONDS) as lab:
         await lab.store.snapshot()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
