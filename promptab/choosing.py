@@ -104,8 +104,10 @@ class Chooser:
         self._compiled: Recent[str, CompiledPrompt] = Recent(COMPILED_VERSIONS)
         store.prepare_snapshots(self.prepare)
 
-    def known(self, name: str, prompt_type: str, user_id: str | int | None) -> Choice | None:
-        """Return what was found before in the present snapshot for a request that names no more than this; or None.
+    def known(
+        self, snapshot: Snapshot | None, name: str, prompt_type: str, user_id: str | int | None
+    ) -> Choice | None:
+        """Return what was found before in this snapshot for a request that names no more than this; or None.
 
         The path of nearly every call, and so without a step that it can do without.
         """
@@ -114,7 +116,7 @@ class Chooser:
             offer = offers.by_prompt.get((prompt_type, name))
         except TypeError:  # what cannot be hashed is no name, and is refused with its name
             return None
-        if offer is None or self._store.fresh_snapshot() is not offers.snapshot:
+        if offer is None or snapshot is not offers.snapshot:
             return None
         if offer.by_default is not None:
             return Choice(offer.by_default, None, self._store.snapshot_age(), self._collector)

@@ -58,7 +58,7 @@ class Lab:
         Raises `NotFoundError` where there is nothing to serve.
         """
         if version is None and environment is None and not attributes:
-            known = self._chooser.known(name, prompt_type, user_id)
+            known = self._chooser.known(self.store.fresh_snapshot(), name, prompt_type, user_id)
             if known is not None:
                 return known
         request = Request(user_id, session_id, features, attributes, version, environment)
@@ -83,7 +83,7 @@ class Lab:
         version asked for is not in the snapshot), and what `choose` raises.
         """
         if version is None and environment is None and not attributes:
-            known = self._chooser.known(name, prompt_type, user_id)
+            known = self._chooser.known(self.store.latest_snapshot(), name, prompt_type, user_id)
             if known is not None:
                 return known
         request = Request(user_id, session_id, features, attributes, version, environment)

@@ -33,6 +33,7 @@ BACKENDS = (
     "SELECT pid FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'promptab'"
 )
+LISTENING = f"{BACKENDS} AND (query LIKE 'LISTEN%' OR query = 'SELECT revision FROM promptab_store')"
 VERSION = "11111111-1111-4111-8111-111111111111"
 CALLERS = 24
 
@@ -91,6 +92,16 @@ async def until(holds: Callable[[], bool], *, within: float = BACK_AT_WORK_SECON
     async with asyncio.timeout(within):
         while not holds():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.005)
+
+
+async def listening(lab: Lab, url: str) -> int:
+    """Return which backend tells the lab of changes, once there is one."""
+    async with asyncio.timeout(BACK_AT_WORK_SECONDS):
+        while not (found := fetched(url, LISTENING)):
+            await lab.choose("tone", user_id="u1")
+            await asyncio.sleep(0.05)
+    [backend] = found
+    return int(backend["pid"])
 
 
 class Recorders:
@@ -248,7 +259,7 @@ async def test_a_server_that_hangs_without_a_word_is_given_up_and_found_again(
     monkeypatch.setattr("promptab.stores.postgres_events.BATCH_SECONDS", 0.5)
     monkeypatch.setattr("promptab.stores.postgres_revisions.CONFIRM_SECONDS", 0.5)
     await lab.versions.create_version("tone", "system", "Be kind.")
-    await lab.choose("tone", user_id="u1")
+    await listening(lab, url)
     recorders = Recorders(lab.store)
     await recorders.more(100)
     backends = [row["pid"] for row in fetched(url, BACKENDS)]
@@ -272,11 +283,7 @@ async def test_a_change_made_after_the_listening_connection_was_cut_is_served(la
     await lab.versions.create_version("tone", "system", "Be kind.")
     async with promptab.open(url) as other:
         assert (await other.choose("tone", user_id="u1")).render() == "Be kind."
-        fetched(
-            url,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND query LIKE 'LISTEN%'",
-        )
+        fetched(url, "SELECT pg_terminate_backend($1)", await listening(other, url))
         await lab.versions.create_version("tone", "system", "Be kinder.")
         await until(lambda: other.choose_nowait("tone", user_id="u1").render() == "Be kinder.")
 

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from promptab.models import Exposure
+from promptab.recent import Recent
 from promptab.stores.event_rows import (
     EVENT_COLUMNS,
     EXPERIMENT_AT,
@@ -34,8 +35,17 @@ that is not exactly an int, a float, a str or a bytearray, which takes longer th
 
 sqlite_row = row_encoder(absent=_NULL, blob=bytearray.fromhex, truth={True: 1, False: 0, None: _NULL})
 
-ROWS_PER_STATEMENT = 32
+ROWS_PER_STATEMENT = (32, 8)
 """More gain little, and 32 rows of values stay below the 999 that older builds of SQLite take."""
+
+KNOWN_EXPOSURES = 100_000
+"""Units whose variant is remembered, so that it is not looked up with each of their events."""
+
+Variants = dict[tuple[str, str], str]
+"""By experiment and unit."""
+
+Known = Recent[tuple[str, str], str]
+"""The variants of exposures that are committed: what was written once does not change."""
 
 _UNTOLD = {"at", "recorded_at", "flagged"}
 """What may differ between two tellings of one event: a retry has a later clock and does not know the flag."""
@@ -68,7 +78,7 @@ def _insert_events(rows: int) -> str:
 
 
 _INSERT_EVENT = _insert_events(1)
-_INSERT_EVENTS = _insert_events(ROWS_PER_STATEMENT)
+_INSERT_EVENTS = {rows: _insert_events(rows) for rows in ROWS_PER_STATEMENT}
 
 
 class Cursor(Protocol):
@@ -84,67 +94,77 @@ class Cursor(Protocol):
     def fetchone(self) -> Any: ...
 
 
-def write_batch(cursor: Cursor, batch: Batch) -> BatchOutcome:
-    """Write the rows inside the open transaction. An event that conflicts leaves nothing behind."""
+def write_batch(cursor: Cursor, batch: Batch, known: Known) -> tuple[BatchOutcome, Variants]:
+    """Write the rows inside the open transaction; an event that conflicts leaves nothing behind.
+
+    Returns what became of them, and what may be added to `known` once the transaction has committed.
+    """
     if batch.exposures:
         cursor.executemany(_INSERT_EXPOSURE, [_exposure_values(exposure) for exposure in batch.exposures])
     rows = batch.events
     if not rows:
-        return BatchOutcome()
+        return BatchOutcome(), {}
     inserted = _insert(cursor, rows)
     conflicts = frozenset() if inserted == len(rows) else frozenset(_conflicts(cursor, rows))
+    # what stands for an absent value is no text
     reported = {
         index: row
         for index, row in enumerate(rows)
-        if isinstance(row[EXPERIMENT_AT], str)
-        and isinstance(row[VARIANT_AT], str)
-        and isinstance(row[UNIT_AT], str)
+        if type(row[EXPERIMENT_AT]) is str
+        and type(row[VARIANT_AT]) is str
+        and type(row[UNIT_AT]) is str
         and index not in conflicts
     }
     if not reported:
-        return BatchOutcome(conflicts)
-    cursor.executemany(
-        _INSERT_EXPOSURE, [_reported_exposure(row) for row in _first_of_units(reported.values())]
-    )
-    flagged = _flagged(cursor, reported)
-    cursor.executemany(_FLAG_EVENT, [rows[index][:1] for index in flagged])
-    return BatchOutcome(conflicts, frozenset(flagged))
+        return BatchOutcome(conflicts), {}
+    held, learned = _expose(cursor, reported.values(), known)
+    flagged = [
+        index
+        for index, row in reported.items()
+        if held.get((row[EXPERIMENT_AT], row[UNIT_AT]), row[VARIANT_AT]) != row[VARIANT_AT]
+    ]
+    if flagged:
+        cursor.executemany(_FLAG_EVENT, [rows[index][:1] for index in flagged])
+    return BatchOutcome(conflicts, frozenset(flagged)), learned
 
 
 def _insert(cursor: Cursor, rows: Sequence[EventRow]) -> int:
     """Return how many of the rows were new."""
-    inserted = 0
-    whole = len(rows) - len(rows) % ROWS_PER_STATEMENT
-    for start in range(0, whole, ROWS_PER_STATEMENT):
-        values = list(chain.from_iterable(rows[start : start + ROWS_PER_STATEMENT]))
-        cursor.execute(_INSERT_EVENTS, values)
-        inserted += cursor.rowcount
-    if rest := rows[whole:]:
+    inserted = start = 0
+    for size in ROWS_PER_STATEMENT:
+        while len(rows) - start >= size:
+            cursor.execute(_INSERT_EVENTS[size], list(chain.from_iterable(rows[start : start + size])))
+            inserted += cursor.rowcount
+            start += size
+    if rest := rows[start:]:
         cursor.executemany(_INSERT_EVENT, rest)
         inserted += cursor.rowcount
     return inserted
 
 
-def _first_of_units(reported: Iterable[EventRow]) -> list[EventRow]:
+def _expose(cursor: Cursor, reported: Iterable[EventRow], known: Known) -> tuple[Variants, Variants]:
+    """Write the exposures that are missing; return the variants of all, and those of them that were not known.
+
+    The exposure of a deleted experiment is in neither.
+    """
+    held: Variants = {}
     first: dict[tuple[str, str], EventRow] = {}
     for row in reported:
-        first.setdefault((row[EXPERIMENT_AT], row[UNIT_AT]), row)
-    return list(first.values())
-
-
-def _flagged(cursor: Cursor, reported: dict[int, EventRow]) -> list[int]:
-    """Return which events are of a unit whose first exposure names another variant."""
-    held: dict[tuple[str, str], str | None] = {}
-    flagged = []
-    for index, row in reported.items():
         key = (row[EXPERIMENT_AT], row[UNIT_AT])
-        if key not in held:
-            cursor.execute(_SELECT_VARIANT, key)
-            found = cursor.fetchone()
-            held[key] = found[0] if found else None
-        if held[key] not in {None, row[VARIANT_AT]}:
-            flagged.append(index)
-    return flagged
+        if key in held or key in first:
+            continue
+        if (variant := known.get(key)) is None:
+            first[key] = row
+        else:
+            held[key] = variant
+    learned: Variants = {}
+    if first:
+        cursor.executemany(_INSERT_EXPOSURE, [_reported_exposure(row) for row in first.values()])
+    for key in first:
+        cursor.execute(_SELECT_VARIANT, key)
+        if (found := cursor.fetchone()) is not None:
+            learned[key] = held[key] = found[0]
+    return held, learned
 
 
 def _conflicts(cursor: Cursor, rows: Sequence[EventRow]) -> Iterator[int]:

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from promptab.errors import StoreError
 from promptab.queueing import Durability
+from promptab.recent import Recent
 from promptab.stores.backlog import Backlog, report_lost
 from promptab.stores.driver_errors import translated
-from promptab.stores.event_batch import write_batch
+from promptab.stores.event_batch import KNOWN_EXPOSURES, Known, write_batch
 from promptab.stores.event_rows import Batch, BatchOutcome
 from promptab.stores.sqlite_turns import begin_immediate
 
@@ -56,6 +57,7 @@ class EventWriter:
         self._durability = durability
         self._busy_seconds = busy_seconds
         self._connection: sqlite3.Connection | None = None
+        self._known: Known = Recent(KNOWN_EXPOSURES)
         self._log_pages = 0
         """About how many pages of the log have not been copied into the file."""
         self._told_of_the_log = False
@@ -67,7 +69,7 @@ class EventWriter:
             cursor = connection.cursor()
             begin_immediate(connection, self._busy_seconds)
             try:
-                outcome = write_batch(cursor, batch)
+                outcome, learned = write_batch(cursor, batch, self._known)
                 cursor.execute("COMMIT")
             except BaseException:
                 # after a full disk or an I/O error SQLite may have rolled back by itself
@@ -76,6 +78,8 @@ class EventWriter:
                 raise
             finally:
                 cursor.close()
+        for key, variant in learned.items():
+            self._known.put(key, variant)
         rows = len(batch.events) + len(batch.exposures)
         self._log_pages += _PAGES_PER_COMMIT + rows // _ROWS_PER_PAGE
         return outcome

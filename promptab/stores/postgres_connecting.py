@@ -21,7 +21,7 @@ STATEMENT_SECONDS = 30.0
 """The server ends a statement that takes longer; `?statement_timeout=` in the URL (milliseconds, 0 for none) says
 otherwise.
 """
-LOCK_SECONDS = 5.0
+LOCK_SECONDS = 10.0
 """How long a statement waits for other transactions."""
 CLOSING_SECONDS = 2.0
 MIGRATION_LOCK_SECONDS = 60.0

@@ -21,8 +21,9 @@ from sqlalchemy.pool import StaticPool
 
 from promptab.errors import StoreUnavailableError
 from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings
+from promptab.recent import Recent
 from promptab.stores.driver_errors import translated
-from promptab.stores.event_batch import sqlite_row, write_batch
+from promptab.stores.event_batch import KNOWN_EXPOSURES, Known, Variants, sqlite_row, write_batch
 from promptab.stores.event_rows import Batch, BatchOutcome, Encode
 from promptab.stores.event_thread import EventThread, EventWriter, write_the_rest
 from promptab.stores.forking import (
@@ -155,6 +156,7 @@ class SqliteMemoryStore(SqlStore):
     ) -> None:
         super().__init__(engine, url=url, store_id=store_id, queue=queue)
         self._one_at_a_time = asyncio.Lock()
+        self._known: Known = Recent(KNOWN_EXPOSURES)
         self._process = os.getpid()
 
     def _turn(self, *, writes: bool) -> AbstractAsyncContextManager[Any]:
@@ -166,15 +168,18 @@ class SqliteMemoryStore(SqlStore):
         return self._one_at_a_time
 
     async def _commit_batch(self, batch: Batch) -> BatchOutcome:
-        def write(connection: Connection) -> BatchOutcome:
+        def write(connection: Connection) -> tuple[BatchOutcome, Variants]:
             cursor = connection.connection.cursor()
             try:
-                return write_batch(cursor, batch)
+                return write_batch(cursor, batch, self._known)
             finally:
                 cursor.close()
 
         async with self._connection(writes=True) as connection:
-            return await connection.run_sync(write)
+            outcome, learned = await connection.run_sync(write)
+        for key, variant in learned.items():
+            self._known.put(key, variant)
+        return outcome
 
 
 def _with_begin(engine: AsyncEngine, durability: Durability) -> AsyncEngine:

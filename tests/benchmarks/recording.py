@@ -137,11 +137,12 @@ class Floor:
 
 async def driven(record: Record, count: int, callers: int) -> Measured:
     """Let that many callers record one event after the other, until all are recorded."""
+    await record(0)  # which begins the thread and opens the file
     waited: list[float] = []
 
     async def caller(first: int) -> None:
         clock = time.perf_counter
-        for number in range(first, count, callers):
+        for number in range(1 + first, count, callers):
             began = clock()
             await record(number)
             waited.append(clock() - began)
