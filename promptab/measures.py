@@ -32,6 +32,8 @@ _DERIVED = {"p95_response_time": "response_time", "cost_per_success": "cost and 
 MAX_TOKENS = 10**12
 """Of one event: the sums of millions of events still fit into the 63 bits of a database."""
 
+_NO_TOKENS: dict[str, int | None] = {"input": None, "cached_input": None, "output": None, "total": None}
+
 _OWN_ARGUMENTS = {
     "success_rate": "success",
     "error_rate": "success",
@@ -88,25 +90,27 @@ def check_tokens(tokens: TokensInput) -> Tokens | None:
         return _total_tokens(check_count("tokens", tokens, high=MAX_TOKENS))
     if not isinstance(tokens, (Tokens, Mapping)):
         raise InvalidInputError("tokens", tokens, "a whole number, or the parts input, cached_input, output")
-    given = tokens.model_dump() if isinstance(tokens, Tokens) else dict(tokens)
-    if unknown := [part for part in given if part not in Tokens.model_fields]:
-        raise InvalidInputError("tokens", unknown[0], f"one of {', '.join(Tokens.model_fields)}")
+    given = vars(tokens) if isinstance(tokens, Tokens) else dict(tokens)
+    if unknown := [part for part in given if part not in _NO_TOKENS]:
+        raise InvalidInputError("tokens", unknown[0], f"one of {', '.join(_NO_TOKENS)}")
     counts = {
         part: check_count(f"tokens.{part}", count, high=MAX_TOKENS)
         for part, count in given.items()
         if count is not None
     }
+    if counts.keys() == {"total"}:
+        return _total_tokens(counts["total"])
     parts = sum(count for part, count in counts.items() if part != "total")
     if "total" not in counts and {"input", "output"} <= set(counts):
         counts["total"] = parts
     if counts.get("total", parts) < parts:
         raise InvalidInputError("tokens.total", counts["total"], f"at least {parts}, the sum of its parts")
-    return Tokens(**counts)
+    return Tokens.of_checked({**_NO_TOKENS, **counts})
 
 
 @lru_cache(maxsize=8_192)
 def _total_tokens(total: int) -> Tokens:
-    return Tokens.of_checked({"input": None, "cached_input": None, "output": None, "total": total})
+    return Tokens.of_checked({**_NO_TOKENS, "total": total})
 
 
 def check_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -22,6 +24,7 @@ import asyncpg
 import pytest
 
 from promptab.stores.opening import open_store
+from tests.processes import WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -143,6 +146,7 @@ def started_server(*, required: bool = False, durable: bool = False) -> Iterator
     # not in pytest's folder, which only this user may enter: as root the server runs as somebody else
     with tempfile.TemporaryDirectory(prefix="promptab-pg-", ignore_cleanup_errors=True) as folder:
         server = get_server(Path(folder, "data"), cleanup_mode="delete")
+        watcher = _stopped_with_this_process(server, folder)
         try:
             if not durable:
                 for setting in ("fsync", "full_page_writes"):
@@ -151,6 +155,17 @@ def started_server(*, required: bool = False, durable: bool = False) -> Iterator
             yield server
         finally:
             server.cleanup()
+            watcher.communicate()
+
+
+def _stopped_with_this_process(server: PostgresServer, folder: str) -> subprocess.Popen[bytes]:
+    """See to it that the server is stopped also where the tests are killed."""
+    stop = [str(server.bin_path / "pg_ctl"), "-D", str(server.pgdata), "-m", "immediate", "stop"]
+    return subprocess.Popen(
+        [sys.executable, str(WORKERS / "stopping_server.py"), folder, server.system_user or "", *stop],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 @contextmanager

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import os
 import sqlite3
+import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +32,7 @@ from promptab import (
     StoreUnavailableError,
     Tokens,
 )
+from promptab.event_ids import new_event_id
 from promptab.recording import EVENTS_AT_ONCE
 from promptab.stores import sqlite
 from tests.clock import SettableClock
@@ -342,3 +347,36 @@ async def test_a_version_is_not_created_while_another_writer_goes_on(path: Path)
         with locked(path), pytest.raises(StoreUnavailableError, match="database is locked"):
             await lab.versions.create_version("tone", "system", "Be kind.")
         assert (await lab.versions.create_version("tone", "system", "Be kind.")).version == "1.0.0"
+
+
+def test_ids_of_one_moment_are_all_different_and_go_up_until_the_counter_runs_out() -> None:
+    moment = SettableClock().now
+    ids = [new_event_id(moment) for _ in range(3 * 4_096)]
+    assert len(set(ids)) == len(ids)
+    assert all(uuid.UUID(event_id).version == 7 for event_id in ids)
+    rising = sum(before < after for before, after in itertools.pairwise(ids))
+    assert rising >= len(ids) - 1 - 3
+    before_the_epoch = uuid.UUID(new_event_id(moment.replace(year=1900)))
+    assert before_the_epoch.int >> 80 == 0
+
+
+def test_threads_make_ids_of_their_own() -> None:
+    moment = SettableClock().now
+    with ThreadPoolExecutor(8) as threads:
+        made = threads.map(lambda _: [new_event_id(moment) for _ in range(5_000)], range(8))
+        ids = [event_id for each in made for event_id in each]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+def test_the_child_of_a_fork_makes_ids_of_its_own() -> None:
+    moment = SettableClock().now
+    new_event_id(moment)
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, new_event_id(moment).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        assert answer.read() != new_event_id(moment)
+    os.wait()

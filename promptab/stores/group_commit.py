@@ -14,7 +14,7 @@ from time import monotonic
 from promptab.errors import ConflictError, StoreError, StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
 from promptab.queueing import QueueSettings, QueueStats
-from promptab.stores.backlog import Backlog, Entry, Waiting
+from promptab.stores.backlog import Answer, Backlog, Blocked, Rows
 from promptab.stores.event_rows import Batch, BatchOutcome, Encode
 
 Commit = Callable[[Batch], Awaitable[BatchOutcome]]
@@ -73,11 +73,10 @@ class GroupCommit:
         answer: asyncio.Future[MetricEvent] = asyncio.get_running_loop().create_future()
         if self._closed:
             raise _closed()
-        waiting = Waiting(self._encode(event), event, answer, monotonic())
         if self.backlog.has_room():
-            self.backlog.add(waiting)
+            self.backlog.add(self._encode(event), event, answer, monotonic())
         elif self._settings.when_full == "wait":
-            self.backlog.outside.append(waiting)
+            self.backlog.outside.append(Blocked(self._encode(event), event, answer, monotonic()))
         else:
             raise self._full()
         if self._state < _STARTING:
@@ -94,7 +93,7 @@ class GroupCommit:
                 raise self._full()
             self._drop("event")
             return False
-        self.backlog.add(Waiting(self._encode(event), event, None, monotonic()))
+        self.backlog.add(self._encode(event), event, None, monotonic())
         if self._state == _IDLE:
             self._delay()
         return True
@@ -128,7 +127,7 @@ class GroupCommit:
                 await settled
         except TimeoutError:
             raise StoreUnavailableError(
-                f"{_counted(self.backlog)} not written after {limit:g} s{self._cause()}; "
+                f"{self.backlog.counted()} not written after {limit:g} s{self._cause()}; "
                 "they stay in the queue and are written when the store is back"
             ) from self._away
 
@@ -185,7 +184,7 @@ class GroupCommit:
     def _start(self) -> None:
         self._next = None
         batch = self.backlog.take()
-        self._hurried = bool(self.backlog.coming) and self._hurried
+        self._hurried = self._hurried and bool(self.backlog.coming)
         self._state = _WRITING
         self._attempt = asyncio.ensure_future(self._commit(batch))
         self._attempt.add_done_callback(self._ended)
@@ -223,9 +222,9 @@ class GroupCommit:
         if not self._told_full and not outside:
             return
         while outside and (everybody or self.backlog.has_room()):
-            waiting = outside.popleft()
-            if waiting.answer is not None and not waiting.answer.done():
-                self.backlog.add(waiting)
+            blocked = outside.popleft()
+            if blocked.answer is not None and not blocked.answer.done():
+                self.backlog.add(*blocked)
                 self._hurried = True
         if self._told_full and self.backlog.has_room():
             self._told_full = False
@@ -248,15 +247,15 @@ class GroupCommit:
         refused = self.backlog.settle()
         self._settled += len(refused)
         self._refused += len(refused)
-        _reject(refused, error)
-        unheard = [entry for entry in refused if not isinstance(entry, Waiting) or entry.answer is None]
-        if unheard:
-            logger.warning("%s could not be written: %s", _counted(unheard), error)
+        _reject(refused.answers, error)
+        if refused.exposures or None in refused.answers:
+            logger.warning("%s could not be written: %s", refused.counted(), error)
+        if refused.exposures:
             self._on_refusal()
 
     def _wait_for_the_store(self, error: StoreUnavailableError) -> None:
         if self._away is None:
-            logger.warning("%s until the store is back: %s", _counted(self.backlog, "wait"), error)
+            logger.warning("%s wait until the store is back: %s", self.backlog.counted(), error)
         self._away = error
         self._failures += 1
         self._reject_the_impatient(error)
@@ -268,18 +267,17 @@ class GroupCommit:
 
     def _reject_the_impatient(self, error: StoreUnavailableError) -> None:
         patience = self._settings.patience_seconds
-        since = monotonic() - patience
-        late = [entry for entry in self.backlog if isinstance(entry, Waiting) and entry.since <= since]
+        before = monotonic() - patience
         _reject(
-            late,
+            self.backlog.batch.late(before) + self.backlog.coming.late(before),
             StoreUnavailableError(
                 f"the event is not stored yet after {patience:g} s: {error}; it stays in the queue and is written "
                 "when the store is back; tell it again only with the same event_id"
             ),
         )
         outside = self.backlog.outside
-        while outside and outside[0].since <= since:
-            _reject([outside.popleft()], self._full())
+        while outside and outside[0].since <= before:
+            _reject([outside.popleft().answer], self._full())
 
     def _full(self) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -302,54 +300,44 @@ class GroupCommit:
 
     def _lost(self) -> StoreUnavailableError:
         error = StoreUnavailableError(
-            f"closed, but {_counted(self.backlog)} could not be written within "
+            f"closed, but {self.backlog.counted()} could not be written within "
             f"{self._settings.patience_seconds:g} s{self._cause()}"
         )
         logger.error("%s", error)
-        _reject(self.backlog, error)
+        _reject(self.backlog.batch.answers + self.backlog.coming.answers, error)
         return error
 
     def _cause(self) -> str:
         return "" if self._away is None else f": {self._away}"
 
 
-def _tell(settled: Iterable[Entry], outcome: BatchOutcome) -> None:
+def _tell(settled: Rows, outcome: BatchOutcome) -> None:
     if outcome.conflicts or outcome.flagged:
-        _tell_each([entry for entry in settled if isinstance(entry, Waiting)], outcome)
+        _tell_each(settled, outcome)
         return
-    for entry in settled:
-        if type(entry) is Waiting and entry.answer is not None and not entry.answer.done():
-            entry.answer.set_result(entry.event)
+    for answer, event in zip(settled.answers, settled.events, strict=True):
+        if answer is not None and not answer.done():
+            answer.set_result(event)
 
 
-def _tell_each(events: Iterable[Waiting], outcome: BatchOutcome) -> None:
-    for position, waiting in enumerate(events):
+def _tell_each(settled: Rows, outcome: BatchOutcome) -> None:
+    for position, (answer, event) in enumerate(zip(settled.answers, settled.events, strict=True)):
         if position in outcome.conflicts:
             conflict = ConflictError(
-                f"event {waiting.event.event_id} exists already with other content; "
-                "give each event an id of its own"
+                f"event {event.event_id} exists already with other content; give each event an id of its own"
             )
-            if waiting.answer is None:
+            if answer is None:
                 logger.warning("%s", conflict)
-            _reject([waiting], conflict)
-        elif waiting.answer is not None and not waiting.answer.done():
+            _reject([answer], conflict)
+        elif answer is not None and not answer.done():
             flagged = position in outcome.flagged
-            event = waiting.event.model_copy(update={"flagged": True}) if flagged else waiting.event
-            waiting.answer.set_result(event)
+            answer.set_result(event.model_copy(update={"flagged": True}) if flagged else event)
 
 
-def _reject(entries: Iterable[Entry], error: Exception) -> None:
-    for entry in entries:
-        if isinstance(entry, Waiting) and entry.answer is not None and not entry.answer.done():
-            entry.answer.set_exception(error)
-
-
-def _counted(entries: Iterable[Entry], verb: str = "") -> str:
-    """Return how many of each kind there are, as "3 events and 1 exposures"."""
-    kinds = [isinstance(entry, Waiting) for entry in entries]
-    counts = {"events": sum(kinds), "exposures": len(kinds) - sum(kinds)}
-    said = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing"
-    return f"{said} {verb}".rstrip()
+def _reject(answers: Iterable[Answer], error: Exception) -> None:
+    for answer in answers:
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
 
 
 def _closed() -> StoreUnavailableError:
