@@ -8,6 +8,7 @@ from .errors import (
     ConflictError,
     InvalidInputError,
     MissingExtraError,
+    NeedsStoreError,
     NotFoundError,
     PromptabError,
     PromptFileError,
@@ -39,6 +40,7 @@ from .models import (
     VersionStatus,
 )
 from .plan import AnalysisPlan
+from .queueing import QueueSettings, QueueStats
 from .stats.metric import MetricDefinition
 from .versions import UnderstatedVersionWarning, VersionManager
 
@@ -65,6 +67,7 @@ __all__ = [
     "MetricsCollector",
     "MetricsSummary",
     "MissingExtraError",
+    "NeedsStoreError",
     "NotFoundError",
     "PerformancePeriod",
     "PromptExperiment",
@@ -74,6 +77,8 @@ __all__ = [
     "PromptVariant",
     "PromptVersion",
     "PromptabError",
+    "QueueSettings",
+    "QueueStats",
     "ReplayResult",
     "StateError",
     "StoreError",

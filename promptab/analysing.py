@@ -18,6 +18,7 @@ from promptab.measures import canonical_metric
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store, Transaction
+from promptab.totalling import add_up, asks_for_the_past
 
 if TYPE_CHECKING:
     from promptab.analysis.evidence import Evidence
@@ -67,6 +68,8 @@ class Analysing(Managed):
         store = await self._store()
         found = await find_experiment(store, experiment, now=self._clock())
         await self._roll_up(store, found)
+        if asks_for_the_past(found, *(wanted or ())):
+            await add_up(store, "units")
         now = self._clock()
 
         question = Question(wanted, attributes, start, None if series is None else _SECONDS[series])
@@ -97,7 +100,7 @@ class Analysing(Managed):
         await self._roll_up(store, found)
 
         async def work(tx: Transaction) -> EventValues:
-            return await tx.rollup.event_values(found, carried, since=start)
+            return await tx.rolled_up.event_values(found, carried, since=start)
 
         return await asyncio.to_thread(_histograms, await store.read(work))
 
@@ -119,7 +122,7 @@ class Analysing(Managed):
     async def _keep(self, store: Store, experiment_id: str, gathered: Gathered) -> None:
         async def work(tx: Transaction) -> None:
             for name, document in gathered.quantiles.items():
-                await tx.rollup.keep_quantile(experiment_id, name, gathered.watermark, document)
+                await tx.rolled_up.keep_quantile(experiment_id, name, gathered.watermark, document)
 
         await store.write(work, shown=False)
 

@@ -17,15 +17,42 @@ from promptab.checks import (
     check_unit,
 )
 from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.exposing import expose, look_up
 from promptab.live_experiment import LiveExperiment, not_serving
-from promptab.managed import Managed
+from promptab.managed import Clock, Managed, utc_now
 from promptab.models import Assignment, ExperimentStatus, Exposure, PromptExperiment
-from promptab.snapshot import Lookup, Snapshot, first_assignment, kept_assignment
+from promptab.snapshot import Lookup, Snapshot
 from promptab.stores.base import Store, Transaction
+
+KNOWN_UNITS = 100_000
+"""Users whose variant is remembered beside a snapshot, over all its experiments."""
+
+
+class _Known:
+    """The version or key that users get in one snapshot, where nothing but the next snapshot can change it."""
+
+    __slots__ = ("_count", "by_experiment", "snapshot")
+
+    def __init__(self, snapshot: Snapshot | None) -> None:
+        self.snapshot = snapshot
+        self.by_experiment: dict[str, dict[str, str]] = {}
+        """By id or name, as callers say it; then by user."""
+        self._count = 0
+
+    def put(self, experiment: str, user_id: str, served: str) -> None:
+        if self._count >= KNOWN_UNITS:
+            # all at once: to work an answer out again takes little
+            self._count, self.by_experiment = 0, {}
+        self._count += 1
+        self.by_experiment.setdefault(experiment, {})[user_id] = served
 
 
 class Assigning(Managed):
     """Assignment by a snapshot in memory; the store is asked only about units whose range has changed hands."""
+
+    def __init__(self, store: Store | None = None, *, clock: Clock = utc_now) -> None:
+        super().__init__(store, clock=clock)
+        self._known = _Known(None)
 
     async def get_variant_for_user(
         self, experiment: str, user_id: str | int, attributes: Mapping[str, Any] | None = None
@@ -36,8 +63,17 @@ class Assigning(Managed):
         None where the user is not in the experiment, or it is not running; `assign` says why. `experiment` is
         an id, or the name of the one running experiment.
         """
-        assignment = await self.assign(experiment, user_id, attributes=attributes)
-        return assignment.version or assignment.variant
+        store = self._given
+        if store is not None and type(user_id) is str and type(experiment) is str and not attributes:
+            # the path of nearly every call, and so without a step that it can do without
+            snapshot, known = store.fresh_snapshot(), self._known
+            if snapshot is known.snapshot and (units := known.by_experiment.get(experiment)) is not None:
+                served = units.get(user_id)
+                if served is not None:
+                    return served
+            if snapshot is not None and (live := snapshot.plain.get(experiment)) is not None:
+                return self._plain_variant(store, snapshot, live, experiment, user_id)
+        return await self._variant_for_user(experiment, user_id, attributes)
 
     async def assign(
         self,
@@ -58,27 +94,63 @@ class Assigning(Managed):
         Raises `NotFoundError`, and `StateError` where several experiments have that name.
         """
         store = await self._store()
-        snapshot = await store.snapshot()
-        live = snapshot.experiment(experiment, self._clock())
-        checked = check_json_object("attributes", attributes or {})
+        snapshot, now = await store.snapshot(), self._clock()
+        live = snapshot.experiment(experiment, now)
+        checked = check_json_object("attributes", attributes) if attributes else {}
         if live is None:
-            ended = await find_experiment(store, experiment, now=self._clock())
+            ended = await find_experiment(store, experiment, now=now)
             return _not_live(ended, unit_of(ended, user_id, session_id, features))
-        unit = unit_of(live.experiment, user_id, session_id, features)
-        return await self.assign_unit(snapshot, live, snapshot.known_unit(unit), checked)
+        unit = snapshot.known_unit(unit_of(live.experiment, user_id, session_id, features))
+        dealt = snapshot.assign(live, unit, checked, now)
+        if isinstance(dealt, Lookup):
+            dealt = await look_up(store, dealt, checked, now)
+        else:
+            expose(store, dealt, checked, now)
+        return dealt.assignment()
 
-    async def assign_unit(
-        self, snapshot: Snapshot, live: LiveExperiment, unit: str | None, attributes: Mapping[str, Any]
-    ) -> Assignment:
-        """Assign a unit in a snapshot at hand, and see to its exposure. `attributes` have been checked."""
-        store = await self._store()
+    def _plain_variant(
+        self, store: Store, snapshot: Snapshot, live: LiveExperiment, called: str, user_id: str
+    ) -> str:
+        """Deal to a user that is new to this snapshot, in an experiment that asks no more than who it is."""
+        unit = check_unit("user_id", user_id)
+        unit = snapshot.aliases.get(unit, unit)
+        variant = live.plain_variant(unit)
+        store.enqueue(
+            Exposure(live.experiment.experiment_id, unit, variant.key, live.dealings[0].number, self._clock())
+        )
+        served = variant.version or variant.key
+        self._remember(snapshot, called, user_id, served)
+        return served
+
+    def _remember(self, snapshot: Snapshot, experiment: str, user_id: str, served: str) -> None:
+        if self._known.snapshot is not snapshot:
+            self._known = _Known(snapshot)
+        self._known.put(experiment, user_id, served)
+
+    async def _variant_for_user(
+        self, experiment: str, user_id: str | int, attributes: Mapping[str, Any] | None
+    ) -> str | None:
+        store = self._given or await self._store()
+        snapshot = store.fresh_snapshot() or await store.snapshot()
         now = self._clock()
-        answer = snapshot.assign(live, unit, attributes, now)
-        if isinstance(answer, Lookup):
-            return await _kept(store, answer, live, attributes, now)
-        if answer.variant is not None:
-            store.enqueue(_exposure(answer, attributes, now))
-        return answer
+        live = snapshot.experiment(experiment, now)
+        if live is None:
+            # the same checks and answers as everybody's
+            assignment = await self.assign(experiment, user_id, attributes=attributes)
+            return assignment.version or assignment.variant
+        checked = check_json_object("attributes", attributes) if attributes else {}
+        unit = snapshot.known_unit(unit_of(live.experiment, user_id, None, None))
+        dealt = snapshot.assign(live, unit, checked, now)
+        if isinstance(dealt, Lookup):
+            dealt = await look_up(store, dealt, checked, now)
+        else:
+            expose(store, dealt, checked, now)
+        if dealt.variant is None:
+            return None
+        served = dealt.variant.version or dealt.variant.key
+        if type(user_id) is str and dealt.sure and not attributes and snapshot.settled(live, now):
+            self._remember(snapshot, experiment, user_id, served)
+        return served
 
     async def get_random_variant(self, experiment: str, rng: random.Random | None = None) -> str:
         """Return a version string (or key) drawn by the current weights, remembered for nobody.
@@ -162,8 +234,10 @@ class Assigning(Managed):
             await tx.experiments.add_alias(session, unit, now)
             live = [experiment.experiment_id for experiment in await tx.experiments.live()]
             for exposure in await tx.exposures.of_unit(session, live):
-                source = "override" if exposure.source == "override" else "alias"
-                await tx.exposures.keep(exposure.model_copy(update={"unit": unit, "source": source}))
+                by_hand = exposure.source == "override"
+                await tx.exposures.keep(
+                    exposure._replace(unit=unit, source="override" if by_hand else "alias")
+                )
 
         await store.write(work)
 
@@ -241,52 +315,6 @@ def unit_of(
     if experiment.unit == "user" and user_id is not None:
         return check_unit("user_id", user_id)
     return None if session_id is None else session_unit(session_id)
-
-
-async def _kept(
-    store: Store, lookup: Lookup, live: LiveExperiment, attributes: Mapping[str, Any], now: datetime
-) -> Assignment:
-    """Ask the store for a variant from before; write the fresh one where there is none, unless another was
-    faster.
-    """
-    fresh = lookup.fresh
-    assert fresh.unit is not None  # noqa: S101 - a look-up is only ever made for a unit
-    assert fresh.variant is not None  # noqa: S101
-    held = await store.held(fresh.experiment_id, fresh.unit)
-    if held is not None and held.source == "override":
-        return fresh  # shown by hand for a while, and left out of the analysis since
-    if held is None:
-        assignment = first_assignment(lookup, live, await _holder(store, lookup.rivals, fresh.unit))
-        if assignment.variant is None:
-            return assignment
-        held = await store.keep(_exposure(assignment, attributes, now))
-        if held.current == assignment.variant:
-            return assignment
-    kept = kept_assignment(live, fresh.unit, held.current, now)
-    if kept is None:
-        held = await store.serve_instead(held, fresh.variant)
-        kept = kept_assignment(live, fresh.unit, held.current, now)
-    return kept or fresh
-
-
-async def _holder(store: Store, rivals: Sequence[LiveExperiment], unit: str) -> LiveExperiment | None:
-    """Return the one of these experiments that the unit has been exposed to, if any."""
-    for rival in rivals:
-        if await store.held(rival.experiment.experiment_id, unit) is not None:
-            return rival
-    return None
-
-
-def _exposure(assignment: Assignment, attributes: Mapping[str, Any], now: datetime) -> Exposure:
-    return Exposure.model_construct(
-        experiment_id=assignment.experiment_id,
-        unit=assignment.unit,
-        variant=assignment.variant,
-        epoch=assignment.epoch or 1,
-        at=now,
-        attributes=attributes,
-        source="override" if assignment.reason == "override" else "assigned",
-    )
 
 
 def _not_live(experiment: PromptExperiment, unit: str | None) -> Assignment:

@@ -29,9 +29,15 @@ MAX_METRICS_PER_EVENT = 64
 MAX_MEASURE = 1e18
 """Squares and sums of values up to this one stay finite, however many events there are."""
 
+_LONGEST_PER_COUNTED = 16
+"""Characters of JSON per character that `_JsonCopy` counts: a pair of surrogates takes 12, a number in a list of one
+half of 26.
+"""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9._:/-]*", re.ASCII)
 _HEX_DIGITS = re.compile(r"[0-9A-Fa-f-]{32,36}", re.ASCII)
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _UUID_BOUND = "a UUID such as 0192f0c1-7b1e-7cc3-98c4-dc0c0c07398f"
 _FIRST_EVENT = datetime(1900, 1, 1, tzinfo=UTC)
 _LAST_EVENT = datetime(2200, 1, 1, tzinfo=UTC)
@@ -88,6 +94,11 @@ def check_unit(field: str, value: object, *, limit: int = MAX_UNIT_CHARS) -> str
     """Ids of units: text as it is, an integer as its decimal digits (so 1 and "1" are one unit); nothing
     else.
     """
+    # nearly every id; what Python calls printable holds no control characters and no surrogates
+    if type(value) is str and 0 < len(value) <= limit and value.isprintable():
+        return value
+    if isinstance(value, str) and 0 < len(value) <= limit and value.isascii() and value.isprintable():
+        return value
     bound = f"a text of 1 to {limit} characters, or an integer"
     if isinstance(value, int) and not isinstance(value, bool):
         value = (
@@ -107,6 +118,8 @@ def known_id(value: object) -> str | None:
     """
     if isinstance(value, uuid.UUID):
         return str(value)
+    if isinstance(value, str) and _CANONICAL_UUID.fullmatch(value) is not None:
+        return value
     # the pattern first: uuid.UUID takes braces, underscores and the digits of every script
     if isinstance(value, str) and len(value) <= 36 and _HEX_DIGITS.fullmatch(value) is not None:
         try:
@@ -164,17 +177,20 @@ def check_number(
     """A finite number in [low, high], and greater than `above` and less than `below` where these are given.
     Booleans are not numbers here.
     """
-    bound = _number_bound(low, high, above, below)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidInputError(field, value, bound)
+        raise InvalidInputError(field, value, _number_bound(low, high, above, below))
     try:
         number = float(value)
     except OverflowError:
+        bound = _number_bound(low, high, above, below)
         raise InvalidInputError(field, "an integer too large for a float", bound) from None
-    if not math.isfinite(number) or not low <= number <= high or (above is not None and number <= above):
-        raise InvalidInputError(field, value, bound)
-    if below is not None and number >= below:
-        raise InvalidInputError(field, value, bound)
+    if (
+        not math.isfinite(number)
+        or not low <= number <= high
+        or (above is not None and number <= above)
+        or (below is not None and number >= below)
+    ):
+        raise InvalidInputError(field, value, _number_bound(low, high, above, below))
     return number
 
 
@@ -203,9 +219,10 @@ def check_json_object(field: str, value: object, *, limit: int = MAX_JSON_CHARS)
     """
     if not isinstance(value, Mapping):
         raise InvalidInputError(field, value, "a JSON object (a dict with text keys)")
-    copied = _JsonCopy(field, limit).of_mapping(field, value, depth=0)
-    # what is written as \u00e9 is longer than it was counted
-    if len(json.dumps(copied)) > limit:
+    copying = _JsonCopy(field, limit)
+    copied = copying.of_mapping(field, value, depth=0)
+    # what is written as \u00e9 is longer than it was counted, and so are numbers, but never by more than this
+    if _LONGEST_PER_COUNTED * copying.counted > limit and len(json.dumps(copied)) > limit:
         raise _too_much_json(field, limit)
     return copied
 
@@ -243,6 +260,10 @@ class _JsonCopy:
         self._root = root
         self._limit = limit
         self._left = limit
+
+    @property
+    def counted(self) -> int:
+        return self._limit - self._left
 
     def of_mapping(self, field: str, value: Mapping[Any, Any], *, depth: int) -> dict[str, Any]:
         # {"": 0, "": 0} and so on

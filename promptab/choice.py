@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from promptab.errors import InvalidInputError
 from promptab.measures import TokensInput
@@ -21,41 +21,104 @@ if TYPE_CHECKING:
 Source = Literal["pin", "range", "environment", "experiment", "override", "fallback", "excluded"]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One answer of `Lab.choose`."""
+STALE_SECONDS = 1.0
+"""A change reaches every process within this time; what was confirmed longer ago may have been overtaken."""
+
+
+class Served(NamedTuple):
+    """What all the units that get the same have in common: made once, and shared by their choices."""
 
     name: str
     prompt_type: PromptType
     source: Source
-    """How it was chosen: by a pinned number, a range or tag, an environment, an experiment, an override, or
-    by the experiment's default because the unit is not in it (`excluded`).
-    """
     reason: str
-    experiment_id: str | None
-    variant: str | None
-    unit: str | None
-    snapshot_age: float
-    """Seconds since the store last confirmed what this choice was made from."""
-    _version: PromptVersion | None = field(repr=False)
-    _variant_config: Mapping[str, Any] = field(repr=False)
-    _compiled: CompiledPrompt | None = field(repr=False)
-    _collector: MetricsCollector = field(repr=False)
+    version: PromptVersion | None
+    compiled: CompiledPrompt | None
+    experiment_id: str | None = None
+    variant: str | None = None
+    variant_config: Mapping[str, Any] = MappingProxyType({})
+
+
+class Choice:
+    """One answer of `Lab.choose`. Nothing in it changes."""
+
+    __slots__ = ("_collector", "_served", "_snapshot_age", "_unit")
+
+    def __init__(
+        self, served: Served, unit: str | None, snapshot_age: float, collector: MetricsCollector
+    ) -> None:
+        self._served = served
+        self._unit = unit
+        self._snapshot_age = snapshot_age
+        self._collector = collector
+
+    def __repr__(self) -> str:
+        served, version = self._served, self._served.version
+        number = None if version is None else version.version
+        return (
+            f"Choice({served.prompt_type}/{served.name}, version={number!r}, source={served.source!r}, "
+            f"reason={served.reason!r}, variant={served.variant!r}, unit={self._unit!r})"
+        )
+
+    @property
+    def name(self) -> str:
+        return self._served.name
+
+    @property
+    def prompt_type(self) -> PromptType:
+        return self._served.prompt_type
+
+    @property
+    def source(self) -> Source:
+        """How it was chosen: by a pinned number, a range or tag, an environment, an experiment, an override, or
+        by the experiment's default because the unit is not in it (`excluded`).
+        """
+        return self._served.source
+
+    @property
+    def reason(self) -> str:
+        """How it was chosen, as a sentence."""
+        return self._served.reason
+
+    @property
+    def experiment_id(self) -> str | None:
+        return self._served.experiment_id
+
+    @property
+    def variant(self) -> str | None:
+        return self._served.variant
+
+    @property
+    def unit(self) -> str | None:
+        return self._unit
+
+    @property
+    def snapshot_age(self) -> float:
+        """Seconds since the store last confirmed what this choice was made from."""
+        return self._snapshot_age
+
+    @property
+    def stale(self) -> bool:
+        """Whether that is longer ago than a change takes to get here: the store is away, or nobody asked it."""
+        return self._snapshot_age > STALE_SECONDS
 
     @property
     def version(self) -> PromptVersion | None:
         """The version, as a copy that is the caller's to change; None where a variant serves a configuration alone."""
-        return None if self._version is None else self._version.model_copy(deep=True)
+        version = self._served.version
+        return None if version is None else version.model_copy(deep=True)
 
     @property
     def content_hash(self) -> str | None:
-        return None if self._version is None else self._version.content_hash
+        version = self._served.version
+        return None if version is None else version.content_hash
 
     @property
     def config(self) -> dict[str, Any]:
         """The version's configuration with the variant's own over it; a copy that is the caller's to change."""
-        base = {} if self._version is None else self._version.config
-        return copy.deepcopy({**base, **self._variant_config})
+        version = self._served.version
+        base = {} if version is None else version.config
+        return copy.deepcopy({**base, **self._served.variant_config})
 
     def render(self, /, **variables: Any) -> str:
         """Return the text. Raises `VariableError` for a missing, unknown or ill-typed variable.
@@ -64,7 +127,8 @@ class Choice:
         text.
         """
         compiled = self._renderable()
-        if self._version is not None and self._version.messages:
+        version = self._served.version
+        if version is not None and version.messages:
             raise InvalidInputError(
                 "prompt_type",
                 self.prompt_type.value,
@@ -94,7 +158,7 @@ class Choice:
         known.
         """
         return await self._collector.record_event(
-            None if self._version is None else self._version.version_id,
+            None if self._served.version is None else self._served.version.version_id,
             success,
             response_time,
             tokens,
@@ -104,17 +168,49 @@ class Choice:
             metrics=metrics,
             experiment_id=self.experiment_id,
             variant=self.variant,
-            user_id=self.unit if self.experiment_id is not None else None,
+            user_id=self._unit if self.experiment_id is not None else None,
+            event_id=event_id,
+            timestamp=timestamp,
+        )
+
+    def record_nowait(
+        self,
+        success: bool | None = None,  # noqa: FBT001 - as in record
+        response_time: float | None = None,
+        tokens: TokensInput = None,
+        user_rating: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        cost: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        event_id: str | None = None,
+        timestamp: datetime | None = None,
+    ) -> bool:
+        """Queue what came of it and return at once; see `MetricsCollector.record_nowait` for what may be lost."""
+        version, in_experiment = self._served.version, self.experiment_id is not None
+        return self._collector.record_nowait(
+            None if version is None else version.version_id,
+            success,
+            response_time,
+            tokens,
+            user_rating,
+            metadata,
+            cost=cost,
+            metrics=metrics,
+            experiment_id=self.experiment_id,
+            variant=self.variant,
+            user_id=self._unit if in_experiment else None,
             event_id=event_id,
             timestamp=timestamp,
         )
 
     def _renderable(self) -> CompiledPrompt:
-        if self._compiled is None:
+        compiled = self._served.compiled
+        if compiled is None:
             raise InvalidInputError(
                 "prompt_type",
                 self.prompt_type.value,
                 "a prompt with a template",
                 "a configuration is read from .config",
             )
-        return self._compiled
+        return compiled

@@ -143,15 +143,23 @@ def compile_version(version: PromptVersion, versions: Mapping[str, PromptVersion
 
 
 def _partials(version: PromptVersion, versions: Mapping[str, PromptVersion]) -> dict[str, Partial]:
+    """Return what the version includes; one that is included twice is one object, however deep the two places."""
     from promptab.templates import Partial  # noqa: PLC0415 - see promptab.templates
 
-    partials = {}
-    for reference, version_id in version.includes.items():
-        included = versions[version_id]
-        partials[reference] = Partial(
-            source=included.template, defaults=included.defaults, includes=_partials(included, versions)
-        )
-    return partials
+    made: dict[str, Partial] = {}
+
+    def inner(current: PromptVersion) -> dict[str, Partial]:
+        return {reference: of(version_id) for reference, version_id in current.includes.items()}
+
+    def of(version_id: str) -> Partial:
+        if version_id not in made:
+            included = versions[version_id]
+            made[version_id] = Partial(
+                source=included.template, defaults=included.defaults, includes=inner(included)
+            )
+        return made[version_id]
+
+    return inner(version)
 
 
 def _check_template(

@@ -29,7 +29,8 @@ from promptab.models import (
 from promptab.records import Record
 from promptab.stores.base import Store, Transaction
 from promptab.stores.migrating import HEAD, VERSION_TABLE
-from promptab.stores.opening import open_store, resolve_url, sqlite_path
+from promptab.stores.opening import open_store, resolve_url, shown_location, sqlite_path
+from promptab.stores.postgres_url import is_postgres
 
 Status = Literal["ok", "warning", "failed"]
 Pointers = Mapping[tuple[PromptType, str, str], str]
@@ -67,7 +68,7 @@ async def diagnose(url: str | None = None) -> Diagnosis:
     """Look at the store of this URL. Raises `NotFoundError` where its file does not exist; makes none."""
     resolved = resolve_url(url)
     path = sqlite_path(resolved)
-    checks = [check_sqlite_version(sqlite3.sqlite_version)]
+    checks = [] if is_postgres(resolved) else [check_sqlite_version(sqlite3.sqlite_version)]
     if path is not None:
         checks += await asyncio.to_thread(check_sqlite_file, path)
     if all(check.status != "failed" for check in checks):
@@ -77,7 +78,7 @@ async def diagnose(url: str | None = None) -> Diagnosis:
         finally:
             await store.close()
     return Diagnosis(
-        url=resolved if path is None else f"sqlite:///{path}",
+        url=shown_location(resolved),
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
         checks=tuple(checks),
@@ -198,7 +199,7 @@ async def check_records(store: Store) -> list[Check]:
         ]
         live = frozenset({ExperimentStatus.RUNNING, ExperimentStatus.PAUSED})
         experiments = await tx.experiments.listing(statuses=live)
-        with_events = await tx.events.version_ids()
+        with_events = await tx.version_totals.version_ids()
         return [
             check_contents(versions),
             check_production(versions, pointers),

@@ -9,6 +9,7 @@
     │   ├── VariableError                   a variable is missing, unknown or of the wrong type
     │   └── PromptFileError                 a file in prompts/ that cannot be read; has a path and a line
     ├── StateError                          right arguments, wrong moment: an illegal transition, a protected version
+    │   └── NeedsStoreError                 a call that does not wait would have to; await the one that does
     ├── StoreError                          the database
     │   ├── StoreUnavailableError           it cannot be reached, read or written now
     │   └── StoreVersionError               it belongs to a newer promptab, or to another application
@@ -100,12 +101,23 @@ class StateError(PromptabError):
     """The request is well formed, but not allowed in the present state."""
 
 
+class NeedsStoreError(StateError):
+    """`choose_nowait` cannot answer from memory; `await choose(...)` with the same arguments asks the store."""
+
+
 class StoreError(PromptabError):
     """The database refused, failed or does not fit."""
 
 
 class StoreUnavailableError(StoreError):
-    """The database cannot be reached, read or written at the moment."""
+    """The database cannot be reached, read or written at the moment.
+
+    `passing` is False where waiting alone does not help, such as for a file that may not be written to.
+    """
+
+    def __init__(self, message: str, *, passing: bool = True) -> None:
+        self.passing = passing
+        super().__init__(message)
 
 
 class StoreVersionError(StoreError):

@@ -330,7 +330,7 @@ class ABTestManager(Assigning):
             if variant is not None:
                 overrides[shown] = variant
             if EVERY_UNIT in {shown, *current.overrides}:
-                await tx.rollup.reset([current.experiment_id])
+                await tx.rollup.recount(current.experiment_id)
             else:
                 await tx.rollup.withdraw([shown], experiment_id=current.experiment_id)
             await tx.exposures.leave_out(current.experiment_id, None if shown == EVERY_UNIT else shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -20,7 +20,7 @@ from promptab.stores.base import Transaction
 if TYPE_CHECKING:
     from promptab.stats.quantile import QuantileArm
     from promptab.stores.queries.event_values import EventValues
-    from promptab.stores.queries.rollup import Summaries
+    from promptab.stores.queries.rolled_up import Summaries
 
 K = TypeVar("K")
 
@@ -57,12 +57,12 @@ async def gather(
     tx: Transaction, experiment: PromptExperiment, question: Question, *, now: datetime
 ) -> Gathered:
     """Read everything that the question needs, in one transaction."""
-    reader = _Reader(tx, experiment, question.since, await tx.rollup.summaries(experiment))
-    definitions = _definitions(experiment, question.metrics, reader.rolled_up)
+    reader = _Reader(tx, experiment, question.since, await tx.rolled_up.summaries(experiment))
+    definitions = chosen_metrics(experiment, question.metrics, reader.rolled_up.sums)
     primary = experiment.plan.definition(experiment.primary_metric)
     arms = reader.rolled_up.arms
     if question.since is not None:
-        fresh = await tx.rollup.sums_where(experiment, (), since=question.since)
+        fresh = await tx.rolled_up.sums_where(experiment, (), since=question.since)
         arms = fresh[""].arms if "" in fresh else {}
     evidence = Evidence(
         experiment=experiment,
@@ -85,21 +85,22 @@ async def gather(
     return Gathered(evidence, reader.rolled_up.watermark, reader.worked_out)
 
 
-def _definitions(
-    experiment: PromptExperiment, wanted: Sequence[str | MetricDefinition] | None, rolled_up: Summaries
+def chosen_metrics(
+    experiment: PromptExperiment, wanted: Sequence[str | MetricDefinition] | None, seen: Collection[str]
 ) -> list[MetricDefinition]:
-    """Return the metrics beside the primary one: those asked for, else the plan's and every measure seen.
+    """Return the metrics beside the primary one: those asked for, else the plan's and every measure `seen`.
 
-    The plan's guardrails are always among them: nothing wins without them.
+    The plan's guardrails are always among them: nothing wins without them. Raises `NotFoundError` for a name that is
+    nowhere declared or seen.
     """
     plan = experiment.plan
     if wanted is None:
         names = [metric.name for metric in plan.metrics]
-        names += [name for name in BUILT_IN_METRICS if name in rolled_up.sums and name in MEASURES]
-        names += sorted(name for name in rolled_up.sums if name not in BUILT_IN_METRICS)
+        names += [name for name in BUILT_IN_METRICS if name in seen and name in MEASURES]
+        names += sorted(name for name in seen if name not in BUILT_IN_METRICS)
         asked: list[str | MetricDefinition] = list(names)
     else:
-        known = [*(metric.name for metric in plan.metrics), *BUILT_IN_METRICS, *sorted(rolled_up.sums)]
+        known = [*(metric.name for metric in plan.metrics), *BUILT_IN_METRICS, *sorted(seen)]
         known.append(experiment.primary_metric)
         if unknown := [name for name in wanted if isinstance(name, str) and name not in known]:
             told = ", ".join(dict.fromkeys(known))
@@ -147,11 +148,11 @@ class _Reader:
             return MetricEvidence(definition, quantiles=await self._quantiles(definition))
         sums = await self._sums(definition)
         units = None
-        if 0 < _single_units(sums) <= MOST_SINGLE_UNITS:
-            units = await self._tx.rollup.unit_values(self._experiment, definition, since=self._since)
+        if 0 < single_units(sums) <= MOST_SINGLE_UNITS:
+            units = await self._tx.rolled_up.unit_values(self._experiment, definition, since=self._since)
         history = None
         if definition.history_days is not None:
-            history = await self._tx.rollup.covariate_sums(
+            history = await self._tx.rolled_up.covariate_sums(
                 self._experiment, definition, days=definition.history_days, since=self._since
             )
         return MetricEvidence(definition, sums=sums, units=units, history=history)
@@ -166,7 +167,7 @@ class _Reader:
                     key: {epoch: sums.complement() for epoch, sums in by_epoch.items()}
                     for key, by_epoch in self.rolled_up.sums[successes.name].items()
                 }
-        found = await self._tx.rollup.sums_where(self._experiment, [definition], since=self._since)
+        found = await self._tx.rolled_up.sums_where(self._experiment, [definition], since=self._since)
         return found[""].sums.get(definition.name, {}) if "" in found else {}
 
     def _is_rolled_up(self, definition: MetricDefinition) -> bool:
@@ -179,9 +180,9 @@ class _Reader:
         watermark, experiment_id = self.rolled_up.watermark, self._experiment.experiment_id
         name = f"{definition.source} {definition.quantile}"
         cached = self._since is None
-        if cached and (kept := await self._tx.rollup.cached_quantile(experiment_id, name, watermark)):
+        if cached and (kept := await self._tx.rolled_up.cached_quantile(experiment_id, name, watermark)):
             return _arms_of_document(kept)
-        values = await self._tx.rollup.event_values(self._experiment, definition.source, since=self._since)
+        values = await self._tx.rolled_up.event_values(self._experiment, definition.source, since=self._since)
         # hundreds of thousands of values may be sorted here, and the event loop has others to serve
         arms = await asyncio.to_thread(_quantile_arms, values, definition.quantile or 0.5)
         if cached:
@@ -221,10 +222,10 @@ async def _segments(
         raise InvalidInputError(
             "segments", attribute, "asked of a metric that is a sum or a mean", "a quantile has no segments"
         )
-    found = await tx.rollup.sums_where(experiment, [primary], segment=attribute, since=since)
+    found = await tx.rolled_up.sums_where(experiment, [primary], segment=attribute, since=since)
     sums = {value: summaries.sums.get(primary.name, {}) for value, summaries in found.items()}
-    small = _within_reach({value: _single_units(of_value) for value, of_value in sorted(sums.items())})
-    units = await tx.rollup.segment_unit_values(experiment, primary, attribute, small, since=since)
+    small = _within_reach({value: single_units(of_value) for value, of_value in sorted(sums.items())})
+    units = await tx.rolled_up.segment_unit_values(experiment, primary, attribute, small, since=since)
     return [
         SegmentEvidence(
             attribute=attribute,
@@ -248,9 +249,9 @@ async def _series(
         return []
     if primary.kind == "quantile":
         raise InvalidInputError("series", primary.name, "asked of a metric that is a sum or a mean")
-    moments = await tx.rollup.daily_sums(experiment, primary, seconds=seconds, since=since)
-    small = _within_reach({moment.at: _single_units(moment.sums) for moment in moments})
-    units = await tx.rollup.daily_unit_values(experiment, primary, small, seconds=seconds, since=since)
+    moments = await tx.rolled_up.daily_sums(experiment, primary, seconds=seconds, since=since)
+    small = _within_reach({moment.at: single_units(moment.sums) for moment in moments})
+    units = await tx.rolled_up.daily_unit_values(experiment, primary, small, seconds=seconds, since=since)
     return [
         # the day, or the hour, is not over yet
         SeriesEvidence(
@@ -261,7 +262,7 @@ async def _series(
     ]
 
 
-def _single_units(sums: Mapping[str, Mapping[int, UnitSums]]) -> int:
+def single_units(sums: Mapping[str, Mapping[int, UnitSums]]) -> int:
     """Return how many units there are to read one by one, in all arms: none where no arm has few."""
     counts = [sum(arm.units for arm in by_epoch.values()) for by_epoch in sums.values()]
     return sum(counts) if any(0 < count < FEW_UNITS for count in counts) else 0

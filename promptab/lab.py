@@ -4,36 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, Self
 
+from promptab.access import OPEN_SECONDS, Access
 from promptab.analysing import Period
 from promptab.analysis.planned import InteractionResult, ReplayResult
 from promptab.analysis.result import AnalysisResult, Method
-from promptab.assigning import unit_of
-from promptab.checks import check_json_object
-from promptab.choice import Choice, Source
-from promptab.content import check_prompt, compile_version
-from promptab.deploying import check_environment
-from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.choice import Choice
+from promptab.choosing import Chooser, Request
+from promptab.errors import NotFoundError, StateError
 from promptab.experiments import ABTestManager
-from promptab.live_experiment import LiveExperiment
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
-from promptab.models import ENVIRONMENTS, Assignment, Deployment, PromptType, PromptVersion
-from promptab.resolving import find_version
-from promptab.semver import check_reference, is_exact
-from promptab.snapshot import Snapshot
+from promptab.models import Deployment, PromptVersion
+from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings
 from promptab.stats.metric import MetricDefinition
-from promptab.stores.base import Store, Transaction
-from promptab.stores.opening import open_store, open_until_the_loop_ends
+from promptab.stores.base import Store
+from promptab.stores.opening import open_until_the_loop_ends
 from promptab.versions import VersionManager
-
-if TYPE_CHECKING:
-    from promptab.templates import CompiledPrompt
-
-COMPILED_VERSIONS = 4_096
-"""Compiled templates kept in memory; past that all are compiled afresh as they are needed."""
 
 
 class Lab:
@@ -44,10 +34,7 @@ class Lab:
         self.versions = VersionManager(store, clock=clock)
         self.experiments = ABTestManager(store, clock=clock)
         self.metrics = MetricsCollector(store, clock=clock)
-        self._compiled: dict[str, CompiledPrompt] = {}
-        self._asked: dict[tuple[PromptType, str, str], tuple[PromptVersion, Mapping[str, PromptVersion]]] = {}
-        """What was asked for by number, range or tag, and found, in the snapshot of revision `_asked_of`."""
-        self._asked_of = -1
+        self._chooser = Chooser(store, self.metrics, clock)
 
     async def choose(
         self,
@@ -70,22 +57,37 @@ class Lab:
 
         Raises `NotFoundError` where there is nothing to serve.
         """
-        kind, name = check_prompt(name, prompt_type)
-        snapshot = await self.store.snapshot()
-        if version is not None and environment is not None:
-            raise InvalidInputError(
-                "environment", environment, "left out beside version", "name one of the two"
-            )
-        if version in ENVIRONMENTS:
-            version, environment = None, version
-        if version is not None:
-            return await self._asked_for(snapshot, kind, name, check_reference("version", version))
-        if environment is not None:
-            where = check_environment(environment)
-            live = _required(snapshot.deployed(kind, name, where), kind, name, f"nothing is live in {where}")
-            return self._choice(snapshot, kind, name, _Pick(live, "environment", f"live in {where}"))
-        served = await self._served(snapshot, kind, name, (user_id, session_id, features), attributes)
-        return self._choice(snapshot, kind, name, served)
+        if version is None and environment is None and not attributes:
+            known = self._chooser.known(self.store.fresh_snapshot(), name, prompt_type, user_id)
+            if known is not None:
+                return known
+        request = Request(user_id, session_id, features, attributes, version, environment)
+        return await self._chooser.choose(name, prompt_type, request)
+
+    def choose_nowait(
+        self,
+        name: str,
+        prompt_type: str = "system",
+        *,
+        user_id: str | int | None = None,
+        session_id: str | None = None,
+        features: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        environment: str | None = None,
+    ) -> Choice:
+        """Return what `choose` would, at once and without I/O; call it in the thread of the lab's event loop.
+
+        It answers from the snapshot at hand, however old: `Choice.stale` tells. Raises `NeedsStoreError` where
+        only the store knows the answer (no snapshot has been taken yet; the unit's range has changed hands; the
+        version asked for is not in the snapshot), and what `choose` raises.
+        """
+        if version is None and environment is None and not attributes:
+            known = self._chooser.known(self.store.latest_snapshot(), name, prompt_type, user_id)
+            if known is not None:
+                return known
+        request = Request(user_id, session_id, features, attributes, version, environment)
+        return self._chooser.choose_nowait(name, prompt_type, request)
 
     async def analyze(
         self,
@@ -185,105 +187,11 @@ class Lab:
         version = await self.versions.get_version(
             experiment.prompt_name, experiment.prompt_type, variant.version
         )
-        return _required(
-            version, experiment.prompt_type, experiment.prompt_name, f"{variant.version} is gone"
-        )
-
-    async def _served(
-        self,
-        snapshot: Snapshot,
-        kind: PromptType,
-        name: str,
-        unit: tuple[str | int | None, str | None, Mapping[str, Any] | None],
-        attributes: Mapping[str, Any] | None,
-    ) -> _Pick:
-        """Return what the experiments on the prompt, its environment or its latest version serve."""
-        checked = check_json_object("attributes", attributes or {}) if attributes else {}
-        left_out: list[tuple[LiveExperiment, str]] = []
-        for live in snapshot.on_prompt(kind, name):
-            if missing := _missing_version(snapshot, live):
-                # before anybody is assigned: a unit is exposed only to what it is really served
-                left_out.append((live, f"version {missing} of a variant does not exist"))
-                continue
-            unit_id = snapshot.known_unit(unit_of(live.experiment, *unit))
-            assignment = await self.experiments.assign_unit(snapshot, live, unit_id, checked)
-            if assignment.variant is None:
-                left_out.append((live, assignment.detail))
-                continue
-            return _assigned(live, assignment, _variant_version(snapshot, live, assignment.version))
-        return _default(snapshot, kind, name, left_out)
-
-    async def _asked_for(self, snapshot: Snapshot, kind: PromptType, name: str, version: str) -> Choice:
-        if self._asked_of != snapshot.revision:
-            # what a range or a tag means may have changed
-            self._asked_of = snapshot.revision
-            self._asked.clear()
-        key = (kind, name, version)
-        if key not in self._asked:
-            self._asked[key] = await self._look_up(snapshot, kind, name, version)
-        found, versions = self._asked[key]
-        source: Source = "pin" if is_exact(version) else "range"
-        return self._choice(snapshot, kind, name, _Pick(found, source, f"asked for as {version}"), versions)
-
-    async def _look_up(
-        self, snapshot: Snapshot, kind: PromptType, name: str, version: str
-    ) -> tuple[PromptVersion, Mapping[str, PromptVersion]]:
-        """Return the version that is meant, and by id what it includes."""
-        found = snapshot.numbered(kind, name, version)
-        if version == "latest":
-            found = snapshot.latest_active(kind, name)
-        if found is not None:
-            return found, snapshot.versions
-
-        async def work(tx: Transaction) -> tuple[PromptVersion | None, dict[str, PromptVersion]]:
-            wanted = await find_version(tx, kind, name, version)
-            return wanted, {} if wanted is None else await tx.versions.with_includes(wanted)
-
-        found, versions = await self.store.read(work)
-        return _required(found, kind, name, f"no version matches {version!r}"), versions
-
-    def _choice(
-        self,
-        snapshot: Snapshot,
-        kind: PromptType,
-        name: str,
-        pick: _Pick,
-        versions: Mapping[str, PromptVersion] | None = None,
-    ) -> Choice:
-        assignment = pick.assignment
-        return Choice(
-            name=name,
-            prompt_type=kind,
-            source=pick.source,
-            reason=pick.reason,
-            experiment_id=None if assignment is None else assignment.experiment_id,
-            variant=None if assignment is None else assignment.variant,
-            unit=None if assignment is None else assignment.unit,
-            snapshot_age=self.store.snapshot_age(),
-            _version=pick.version,
-            _variant_config=(assignment.config if assignment is not None else None) or {},
-            _compiled=self._compile(pick.version, snapshot.versions if versions is None else versions),
-            _collector=self.metrics,
-        )
-
-    def _compile(
-        self, version: PromptVersion | None, versions: Mapping[str, PromptVersion]
-    ) -> CompiledPrompt | None:
-        if version is None or not version.prompt_type.has_template:
-            return None
-        compiled = self._compiled.get(version.version_id)
-        if compiled is None:
-            if len(self._compiled) >= COMPILED_VERSIONS:
-                self._compiled.clear()
-            compiled = self._compiled[version.version_id] = compile_version(version, versions)
-        return compiled
-
-
-class _Pick(NamedTuple):
-    version: PromptVersion | None
-    source: Source
-    reason: str
-    assignment: Assignment | None = None
+        if version is None:
+            raise NotFoundError(
+                "version", f"{experiment.prompt_name}@{variant.version}", "it has been deleted"
+            )
+        return version
 
 
 class Opening:
@@ -291,16 +199,16 @@ class Opening:
     program's end.
     """
 
-    def __init__(self, url: str | None, clock: Clock) -> None:
-        self._url = url
+    def __init__(self, clock: Clock, access: Access) -> None:
         self._clock = clock
+        self._access = access
         self._lab: Lab | None = None
 
     def __await__(self) -> Generator[Any, None, Lab]:
         return self._open_for_good().__await__()
 
     async def __aenter__(self) -> Lab:
-        self._lab = Lab(await open_store(self._url), clock=self._clock)
+        self._lab = Lab(await self._open(), clock=self._clock)
         return self._lab
 
     async def __aexit__(
@@ -310,68 +218,30 @@ class Opening:
             await self._lab.close()
 
     async def _open_for_good(self) -> Lab:
-        return Lab(await open_until_the_loop_ends(self._url), clock=self._clock)
+        return Lab(await open_until_the_loop_ends(self._open), clock=self._clock)
+
+    async def _open(self) -> Store:
+        return await self._access.open(self._clock)
 
 
-def open(url: str | None = None, *, clock: Clock = utc_now) -> Opening:  # noqa: A001 - `promptab.open` is the name users write
+def open(  # noqa: A001 - `promptab.open` is the name users write
+    url: str | None = None,
+    *,
+    clock: Clock = utc_now,
+    timeout: float = OPEN_SECONDS,
+    snapshot_file: str | Path | None = None,
+    durability: Durability = "normal",
+    queue: QueueSettings = DEFAULT_QUEUE,
+) -> Opening:
     """Open a store and its managers: `async with promptab.open() as lab`.
 
     The URL is the argument, else `PROMPTAB_URL`, else `sqlite:///promptab.db`; `sqlite:///:memory:` is gone
-    when closed. `clock` tells the time everywhere. Raises what `open_store` raises.
+    when closed. `clock` tells the time everywhere. With `durability="full"` what was written survives a loss of
+    power too, and not only the end of the process; `queue` bounds what waits to be written.
+
+    Opening takes `timeout` seconds at most, 0.1 to 3600; a long migration may need more than the default of 60. Where
+    the store cannot be reached in that time and `snapshot_file` holds a snapshot, `choose` serves from that, says so
+    by its age, and goes over to the store when that is back; the file is written anew with every change that is seen.
+    Raises what `open_store` raises, and `StoreUnavailableError` after the time.
     """
-    return Opening(url, clock)
-
-
-def _assigned(live: LiveExperiment, assignment: Assignment, version: PromptVersion | None) -> _Pick:
-    source: Source = "override" if assignment.reason == "override" else "experiment"
-    reason = f"variant {assignment.variant} of experiment {live.experiment.name!r}: {assignment.detail}"
-    return _Pick(version, source, reason, assignment)
-
-
-def _missing_version(snapshot: Snapshot, live: LiveExperiment) -> str | None:
-    numbers = (variant.version for variant in live.experiment.variants if variant.version is not None)
-    return next((number for number in numbers if _variant_version(snapshot, live, number) is None), None)
-
-
-def _variant_version(snapshot: Snapshot, live: LiveExperiment, number: str | None) -> PromptVersion | None:
-    experiment = live.experiment
-    if number is None or experiment.prompt_name is None:
-        return None
-    return snapshot.numbered(experiment.prompt_type, experiment.prompt_name, number)
-
-
-def _default(
-    snapshot: Snapshot, kind: PromptType, name: str, left_out: list[tuple[LiveExperiment, str]]
-) -> _Pick:
-    """Return what is served without an experiment's say. `left_out`: experiments that the unit is not in, and
-    why.
-    """
-    source: Source = "excluded" if left_out else "environment"
-    why = f" (not in experiment {left_out[0][0].experiment.name!r}: {left_out[0][1]})" if left_out else ""
-    production = snapshot.deployed(kind, name, "production")
-    if production is not None:
-        return _Pick(production, source, f"live in production{why}")
-    for live, _ in left_out:
-        # the latest version may well be the candidate under test, so the control stands in for production
-        control = live.experiment.variant(live.experiment.control)
-        if control is not None and control.version is not None:
-            version = snapshot.numbered(kind, name, control.version)
-            if version is not None:
-                return _Pick(version, source, f"the control, since nothing is in production{why}")
-    latest = snapshot.latest_active(kind, name)
-    if latest is None and left_out:
-        return _Pick(None, source, f"no version exists{why}")
-    required = _required(latest, kind, name, "it has no active version")
-    return _Pick(
-        required,
-        "excluded" if left_out else "range",
-        f"the latest active version, since nothing is in production{why}",
-    )
-
-
-def _required(version: PromptVersion | None, kind: PromptType, name: str, why: str) -> PromptVersion:
-    if version is None:
-        raise NotFoundError(
-            "prompt to serve", f"{kind}/{name}", f"{why}; list what there is with `promptab list`"
-        )
-    return version
+    return Opening(clock, Access(url, timeout, snapshot_file, durability, queue))

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptab.allocation import AllocationMap, Intervals, enrolled, moved, point_of, seed
-from promptab.errors import NotFoundError
-from promptab.models import EVERY_UNIT, Epoch, ExperimentStatus, PromptExperiment
+from promptab.errors import InvalidInputError, NotFoundError
+from promptab.models import (
+    EVERY_UNIT,
+    AssignmentReason,
+    Epoch,
+    ExperimentStatus,
+    PromptExperiment,
+    PromptVariant,
+)
 
 if TYPE_CHECKING:
     from promptab.templates import Condition
@@ -46,10 +53,40 @@ class LiveExperiment:
     dealings: tuple[Dealing, ...]
     seed: int
     enrolment_seed: int
-    condition: Condition | None
+    condition: Condition | None = field(compare=False)
+    """What `experiment.where` says, compiled."""
     held_out: HeldOut | None
     kept: Mapping[str, str] = field(default_factory=dict)
     """Unit -> variant, for users who brought the variant of an anonymous session with them."""
+    variants: Mapping[str, PromptVariant] = field(init=False, compare=False, repr=False)
+    """By key."""
+    peak_traffic: float = field(init=False, compare=False, repr=False)
+    scheduled: bool = field(init=False, compare=False, repr=False)
+    """Whether it is for a time whether it serves."""
+    plain: bool = field(init=False, compare=False, repr=False)
+    """Whether every user gets, at every time, what the user's point in the one map gives."""
+
+    def __post_init__(self) -> None:
+        experiment = self.experiment
+        scheduled = experiment.starts_at is not None or experiment.ends_at is not None
+        shares = [share for _, share in experiment.traffic_history]
+        plain = (
+            experiment.status == ExperimentStatus.RUNNING
+            and experiment.unit == "user"
+            and not (scheduled or self.kept or experiment.overrides or experiment.has_reported)
+            and len(self.dealings) == 1
+            and self.held_out is None
+            and self.condition is None
+            and min(shares, default=0.0) >= 1.0
+        )
+        object.__setattr__(self, "variants", {variant.key: variant for variant in experiment.variants})
+        object.__setattr__(self, "peak_traffic", experiment.peak_traffic)
+        object.__setattr__(self, "scheduled", scheduled)
+        object.__setattr__(self, "plain", plain)
+
+    def plain_variant(self, unit: str) -> PromptVariant:
+        """Return what the unit gets of the first map."""
+        return self.variants[self.dealings[0].map.key_at(point_of(self.seed, unit))]
 
     def claimed_since(self, unit: str) -> datetime | None:
         """Return since when the unit has been enrolled without a break; None where it is not."""
@@ -67,9 +104,22 @@ class LiveExperiment:
 
     def once_enrolled(self, unit: str) -> bool:
         """Whether the unit is or was enrolled."""
-        return unit in self.kept or enrolled(
-            point_of(self.enrolment_seed, unit), self.experiment.peak_traffic
-        )
+        return unit in self.kept or enrolled(point_of(self.enrolment_seed, unit), self.peak_traffic)
+
+    def left_out(self, unit: str, attributes: Mapping[str, Any]) -> tuple[AssignmentReason, str] | None:
+        """Return why the unit is not one that the experiment is about, or None where it is."""
+        # a user who was let in as an anonymous session has taken over that session's place
+        if self.held_out is not None and unit not in self.kept and self.held_out.holds(unit):
+            return "holdout", f"held out of all experiments that respect {self.held_out.name!r}"
+        if self.condition is not None:
+            try:
+                if not self.condition.holds(attributes):
+                    return "not_targeted", f"does not satisfy {self.experiment.where!r}"
+            except (
+                InvalidInputError
+            ) as error:  # an attribute that is missing, or of a type that does not compare
+                return "not_targeted", str(error)
+        return None
 
     def dealing_at(self, now: datetime) -> Dealing:
         """Return the epoch in force; before its first has begun, the first."""
@@ -105,6 +155,9 @@ def build_live_experiment(
         )
     if not dealings:
         raise NotFoundError("epoch of experiment", experiment.experiment_id)
+    for key in {*experiment.overrides.values(), *kept.values()}:
+        if experiment.variant(key) is None:
+            raise NotFoundError("variant", key, f"a unit of {experiment.name!r} holds it")
     return LiveExperiment(
         experiment=experiment,
         dealings=tuple(dealings),

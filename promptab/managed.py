@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from promptab.errors import NeedsStoreError
 from promptab.stores.base import Store
-from promptab.stores.opening import default_store
+from promptab.stores.opening import default_store, default_store_at_hand
 
 Clock = Callable[[], datetime]
 
@@ -28,3 +29,10 @@ class Managed:
 
     async def _store(self) -> Store:
         return self._given if self._given is not None else await default_store()
+
+    def _store_at_hand(self) -> Store:
+        """Return the store without waiting. Raises `NeedsStoreError` where the default one is not open yet."""
+        store = self._given if self._given is not None else default_store_at_hand()
+        if store is None:
+            raise NeedsStoreError("no store is open yet in this event loop; await any other call first")
+        return store

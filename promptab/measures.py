@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from promptab.checks import (
     MAX_MEASURE,
     MAX_METRICS_PER_EVENT,
     check_count,
+    check_event_time,
+    check_json_object,
     check_mapping,
     check_name,
     check_number,
+    check_unit,
+    check_uuid,
 )
 from promptab.errors import InvalidInputError
+from promptab.event_ids import new_event_id
 from promptab.models import Tokens
 from promptab.stats.metric import MEASURE_ALIASES
 
@@ -24,6 +31,8 @@ _DERIVED = {"p95_response_time": "response_time", "cost_per_success": "cost and 
 
 MAX_TOKENS = 10**12
 """Of one event: the sums of millions of events still fit into the 63 bits of a database."""
+
+_NO_TOKENS: dict[str, int | None] = {"input": None, "cached_input": None, "output": None, "total": None}
 
 _OWN_ARGUMENTS = {
     "success_rate": "success",
@@ -62,40 +71,52 @@ def measured_metric(field: str, name: object) -> str:
 
 
 def check_success(success: object) -> bool | None:
-    if success is None or isinstance(success, bool):
+    if success is None or success is True or success is False:
         return success
     raise InvalidInputError("success", success, "True, False or None")
 
 
 def check_optional(field: str, value: object, *, low: float, high: float = MAX_MEASURE) -> float | None:
-    return None if value is None else check_number(field, value, low=low, high=high)
+    # nearly every value is such a float, and passes by itself; NaN is in no range
+    if value is None or (type(value) is float and low <= value <= high):
+        return value
+    return check_number(field, value, low=low, high=high)
 
 
 def check_tokens(tokens: TokensInput) -> Tokens | None:
     if tokens is None:
         return None
     if isinstance(tokens, int):
-        return Tokens(total=check_count("tokens", tokens, high=MAX_TOKENS))
+        return _total_tokens(check_count("tokens", tokens, high=MAX_TOKENS))
     if not isinstance(tokens, (Tokens, Mapping)):
         raise InvalidInputError("tokens", tokens, "a whole number, or the parts input, cached_input, output")
-    given = tokens.model_dump() if isinstance(tokens, Tokens) else dict(tokens)
-    if unknown := [part for part in given if part not in Tokens.model_fields]:
-        raise InvalidInputError("tokens", unknown[0], f"one of {', '.join(Tokens.model_fields)}")
+    given = vars(tokens) if isinstance(tokens, Tokens) else dict(tokens)
+    if unknown := [part for part in given if part not in _NO_TOKENS]:
+        raise InvalidInputError("tokens", unknown[0], f"one of {', '.join(_NO_TOKENS)}")
     counts = {
         part: check_count(f"tokens.{part}", count, high=MAX_TOKENS)
         for part, count in given.items()
         if count is not None
     }
+    if counts.keys() == {"total"}:
+        return _total_tokens(counts["total"])
     parts = sum(count for part, count in counts.items() if part != "total")
     if "total" not in counts and {"input", "output"} <= set(counts):
         counts["total"] = parts
     if counts.get("total", parts) < parts:
         raise InvalidInputError("tokens.total", counts["total"], f"at least {parts}, the sum of its parts")
-    return Tokens(**counts)
+    return Tokens.of_checked({**_NO_TOKENS, **counts})
+
+
+@lru_cache(maxsize=8_192)
+def _total_tokens(total: int) -> Tokens:
+    return Tokens.of_checked({**_NO_TOKENS, "total": total})
 
 
 def check_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    given = check_mapping("metrics", {} if metrics is None else metrics)
+    if metrics is None or metrics == {}:
+        return {}
+    given = check_mapping("metrics", metrics)
     if len(given) > MAX_METRICS_PER_EVENT:
         raise InvalidInputError(
             "metrics", f"{len(given)} metrics", f"at most {MAX_METRICS_PER_EVENT} metrics"
@@ -104,6 +125,53 @@ def check_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
         if (own := _OWN_ARGUMENTS.get(measured_metric("metrics", name))) is not None:
             raise InvalidInputError("metrics", name, "a named metric", f"pass it as the argument {own}")
     return {name: _check_value(f"metrics[{name}]", value) for name, value in given.items()}
+
+
+def _version(version_id: object) -> str | None:
+    return None if version_id is None else check_uuid("version_id", version_id)
+
+
+_known_version = lru_cache(maxsize=1_024)(_version)
+"""The few versions that are in use are told with nearly every event."""
+
+
+def use_fields(
+    version_id: object,
+    success: object = None,
+    response_time: object = None,
+    tokens: TokensInput = None,
+    user_rating: object = None,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    now: datetime,
+    cost: object = None,
+    metrics: Mapping[str, float] | None = None,
+    user_id: object = None,
+    event_id: object = None,
+    timestamp: object = None,
+) -> dict[str, Any]:
+    """Return the fields of the event of one use, which are those of `MetricEvent` in their order.
+
+    Experiment and variant are left to who knows them.
+    """
+    return {
+        "event_id": new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
+        "kind": "use",
+        "version_id": _known_version(version_id) if type(version_id) is str else _version(version_id),
+        "success": check_success(success),
+        "response_time": check_optional("response_time", response_time, low=0.0),
+        "tokens": check_tokens(tokens),
+        "user_rating": check_optional("user_rating", user_rating, low=1.0, high=5.0),
+        "cost": check_optional("cost", cost, low=0.0),
+        "metrics": check_metrics(metrics),
+        "metadata": {} if metadata is None or metadata == {} else check_json_object("metadata", metadata),
+        "experiment_id": None,
+        "variant": None,
+        "user_id": None if user_id is None else check_unit("user_id", user_id),
+        "timestamp": now if timestamp is None else check_event_time("timestamp", timestamp),
+        "recorded_at": now,
+        "flagged": False,
+    }
 
 
 def outcome_fields(metric: object, value: object) -> dict[str, Any]:

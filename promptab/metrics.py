@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from promptab.assigning import find_experiment, session_unit
-from promptab.checks import (
-    check_count,
-    check_event_time,
-    check_items,
-    check_json_object,
-    check_number,
-    check_time,
-    check_unit,
-    check_uuid,
-    known_id,
-)
-from promptab.errors import InvalidInputError
-from promptab.event_ids import new_event_id
-from promptab.measures import (
-    TokensInput,
-    check_metrics,
-    check_optional,
-    check_success,
-    check_tokens,
-    measured_metric,
-    outcome_fields,
-)
-from promptab.models import MetricEvent, PromptExperiment, PromptMetrics
-from promptab.planning import Planning
+from promptab.checks import check_count, check_items, check_number, check_time, known_id
+from promptab.errors import InvalidInputError, StateError
+from promptab.measures import measured_metric
+from promptab.models import MetricEvent, PromptMetrics
+from promptab.recording import Recording
 from promptab.records import Record, Utc
-from promptab.snapshot import surprises
-from promptab.stores.base import Store, Transaction
+from promptab.retention import Retention
+from promptab.stores.base import Transaction
 
 
 class _Ranking(NamedTuple):
@@ -77,85 +57,8 @@ class PerformancePeriod(Record):
     metrics: PromptMetrics
 
 
-class MetricsCollector(Planning):
+class MetricsCollector(Recording, Retention):
     """Records events and outcomes, and answers what they add up to."""
-
-    async def record_event(
-        self,
-        version_id: str | None,
-        success: bool | None = None,  # noqa: FBT001 - the second thing everyone says of a call
-        response_time: float | None = None,
-        tokens: TokensInput = None,
-        user_rating: float | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        cost: float | None = None,
-        metrics: Mapping[str, float] | None = None,
-        experiment_id: str | None = None,
-        variant: str | None = None,
-        user_id: str | int | None = None,
-        event_id: str | None = None,
-        timestamp: datetime | None = None,
-    ) -> MetricEvent:
-        """Store one use of a version and return it after the commit. What is left out is unknown, not zero.
-
-        `response_time` is in seconds, `cost` in US dollars, `user_rating` from 1 to 5; `tokens` is a total,
-        or the parts `input` (not from a cache), `cached_input` and `output`. `experiment_id` is an id or the
-        name of a running experiment. The same `event_id` twice is one event; with other content it raises
-        `ConflictError`.
-
-        Raises `InvalidInputError` and stores nothing. `version_id` is None for a variant that serves a
-        configuration alone.
-        """
-        return await self._record(
-            kind="use",
-            version_id=None if version_id is None else check_uuid("version_id", version_id),
-            success=check_success(success),
-            response_time=check_optional("response_time", response_time, low=0.0),
-            tokens=check_tokens(tokens),
-            user_rating=check_optional("user_rating", user_rating, low=1.0, high=5.0),
-            cost=check_optional("cost", cost, low=0.0),
-            metrics=check_metrics(metrics),
-            metadata=check_json_object("metadata", {} if metadata is None else metadata),
-            experiment=experiment_id,
-            variant=variant,
-            unit=None if user_id is None else check_unit("user_id", user_id),
-            event_id=event_id,
-            timestamp=timestamp,
-        )
-
-    async def record_result(
-        self,
-        experiment_name: str,
-        metric_name: str,
-        metric_value: float,
-        user_id: str | int | None = None,
-        session_id: str | None = None,
-        *,
-        event_id: str | None = None,
-        timestamp: datetime | None = None,
-    ) -> MetricEvent:
-        """Store an outcome that came later, for a user or an anonymous session of an experiment.
-
-        `success` (1 or 0), `response_time`, `tokens`, `cost` and `rating` are the built-in metrics; any other
-        name is a metric of its own. It counts for the variant that the unit was exposed to; of a unit that never was it
-        is kept, and compared nowhere.
-
-        Raises `NotFoundError` for an unknown experiment, `InvalidInputError` where no unit is given.
-        """
-        if user_id is None and session_id is None:
-            raise InvalidInputError(
-                "user_id", None, "given", "say whose result it is by user_id or session_id"
-            )
-        unit = check_unit("user_id", user_id) if user_id is not None else session_unit(session_id)
-        return await self._record(
-            kind="outcome",
-            **outcome_fields(metric_name, metric_value),
-            experiment=experiment_name,
-            unit=unit,
-            event_id=event_id,
-            timestamp=timestamp,
-        )
 
     async def get_metrics(
         self, version_id: str, *, start_time: datetime | None = None, end_time: datetime | None = None
@@ -221,16 +124,16 @@ class MetricsCollector(Planning):
         wanted = None if version_ids is None else _check_ids(version_ids)
 
         async def work(tx: Transaction) -> MetricsSummary:
-            chosen = {i: i for i in await tx.events.version_ids()} if wanted is None else wanted
+            chosen = {i: i for i in await tx.version_totals.version_ids()} if wanted is None else wanted
             ids = sorted(set(chosen.values()) - {""})
-            found = {"": _NO_VERSION, **await tx.events.metrics(ids)}
+            found = {"": _NO_VERSION, **await tx.version_totals.metrics(ids)}
             return MetricsSummary(
                 total_versions=len({known or given for given, known in chosen.items()}),
-                metrics=await tx.events.pooled_metrics(ids),
+                metrics=await tx.version_totals.pooled_metrics(ids),
                 by_version={given: found[known] for given, known in chosen.items()},
             )
 
-        return await (await self._store()).read(work)
+        return await (await self._totalled()).read(work)
 
     async def get_version_performance_over_time(
         self,
@@ -251,7 +154,9 @@ class MetricsCollector(Planning):
             return []
 
         async def work(tx: Transaction) -> list[PerformancePeriod]:
-            buckets = await tx.events.over_time(known, seconds=seconds, start_time=start, end_time=end)
+            buckets = await tx.version_totals.over_time(
+                known, seconds=seconds, start_time=start, end_time=end
+            )
             return [
                 PerformancePeriod(
                     start=bucket.start, end=bucket.start + timedelta(seconds=seconds), metrics=bucket.metrics
@@ -259,20 +164,31 @@ class MetricsCollector(Planning):
                 for bucket in buckets
             ]
 
-        return await (await self._store()).read(work)
+        return await (await self._totalled()).read(work)
 
     async def reset_metrics(self, version_id: str | None = None) -> int:
-        """Delete the events of a version, or with None all events; return how many there were."""
+        """Delete the events of a version, or with None all events, and what they add up to; return how many there were.
+
+        Events that had been pruned count. Raises `StateError` for a version's where events have been pruned: what the
+        others' units add up to could not be made anew.
+        """
         known = known_id(version_id)
         if version_id is not None and known is None:
             return 0
 
         async def work(tx: Transaction) -> int:
             version_ids = None if known is None else [known]
-            touched = await tx.events.experiment_ids(version_ids)
+            touched = None if version_ids is None else await tx.events.experiment_ids(version_ids)
+            pruned = await tx.retention.dropped()
+            if pruned and known is not None:
+                raise StateError(
+                    f"the events of version {known} cannot be deleted alone: events have been pruned, and the totals "
+                    "of units cannot be made anew without them; delete all with reset_metrics()"
+                )
             deleted = await tx.events.delete(version_ids)
             await tx.rollup.reset(touched)
-            return deleted
+            await tx.totals.forget(known)
+            return deleted + pruned
 
         return await (await self._store()).write(work)
 
@@ -287,62 +203,10 @@ class MetricsCollector(Planning):
         start, end = _check_window(start_time, end_time)
 
         async def work(tx: Transaction) -> dict[str, PromptMetrics]:
-            return await tx.events.metrics(wanted, start_time=start, end_time=end)
+            return await tx.version_totals.metrics(wanted, start_time=start, end_time=end)
 
-        found = await (await self._store()).read(work)
+        found = await (await self._totalled()).read(work)
         return {"": _NO_VERSION, **found}
-
-    async def _record(
-        self,
-        *,
-        experiment: str | None,
-        event_id: str | None,
-        timestamp: datetime | None,
-        variant: str | None = None,
-        unit: str | None = None,
-        **measures: Any,
-    ) -> MetricEvent:
-        now = self._clock()
-        identity = new_event_id(now) if event_id is None else check_uuid("event_id", event_id)
-        happened = now if timestamp is None else check_event_time("timestamp", timestamp)
-        store = await self._store()
-        found = live = None
-        if experiment is not None:
-            live = (await store.snapshot()).experiment(experiment, now)
-            found = live.experiment if live is not None else await find_experiment(store, experiment, now=now)
-        key = None if variant is None else _check_variant(variant, found)
-        if live is not None and unit is not None and key is not None and surprises(live, unit, key, now):
-            await _look_up_first_meetings(store, live.experiment.experiment_id)
-        event = MetricEvent(
-            event_id=identity,
-            experiment_id=None if found is None else found.experiment_id,
-            variant=key,
-            user_id=unit,
-            timestamp=happened,
-            recorded_at=now,
-            **measures,
-        )
-        return await store.record(event)
-
-
-async def _look_up_first_meetings(store: Store, experiment_id: str) -> None:
-    """Note that units have been shown variants that their hash does not give: they keep those."""
-
-    async def work(tx: Transaction) -> None:
-        current = await tx.experiments.by_id(experiment_id)
-        if current is not None:
-            await tx.experiments.replace(current.model_copy(update={"has_reported": True}))
-
-    await store.write(work)
-
-
-def _check_variant(variant: str, experiment: PromptExperiment | None) -> str:
-    if experiment is None:
-        raise InvalidInputError("variant", variant, "given together with experiment_id")
-    if experiment.variant(variant) is None:
-        keys = ", ".join(known.key for known in experiment.variants)
-        raise InvalidInputError("variant", variant, f"one of the variants {keys} of {experiment.name!r}")
-    return variant
 
 
 def _check_ids(version_ids: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Self
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -277,15 +278,19 @@ class Assignment(Record):
     epoch: int | None = None
 
 
-class Exposure(Record):
-    """The first time a unit met an experiment. Written once."""
+class Exposure(NamedTuple):
+    """The first time a unit met an experiment. Written once.
+
+    A plain tuple, since one is made for every new unit while its request waits.
+    """
 
     experiment_id: str
     unit: str
     variant: str
     epoch: int
-    at: Utc
-    attributes: Json = Field(default_factory=dict)
+    at: datetime
+    """Aware, in UTC."""
+    attributes: Json = MappingProxyType({})
     source: Literal["assigned", "reported", "override", "alias"] = "assigned"
     served: str | None = None
     """The variant that the unit was dealt instead when its first one was evicted; the analysis goes by the first."""

@@ -20,6 +20,7 @@ from promptab.stats.covariate_sums import CovariateSums
 from promptab.stats.metric import BUILT_IN_METRICS, MetricDefinition
 from promptab.stats.summary import UnitSums
 from promptab.stores.base import Store, Transaction
+from promptab.totalling import add_up, asks_for_the_past
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +56,8 @@ class Planning(Analysing):
         except NotFoundError:
             return await self._history_of_prompt(store, experiment_or_prompt, wanted or "success_rate")
         await self._roll_up(store, experiment)
+        if asks_for_the_past(experiment):
+            await add_up(store, "units")
         definition = _summed(experiment.plan.definition(wanted or experiment.primary_metric))
         now = self._clock()
 
@@ -93,7 +96,7 @@ class Planning(Analysing):
         await self._roll_up(store, found)
 
         async def work(tx: Transaction) -> list[UnitTotal]:
-            values = await tx.rollup.unit_values(found, definition)
+            values = await tx.rolled_up.unit_values(found, definition)
             return [pair for pairs in values.get(found.control, {}).values() for pair in pairs]
 
         units = await store.read(work)
@@ -134,11 +137,13 @@ class Planning(Analysing):
             raise NotFoundError("experiment", name, "write a prompt as TYPE/NAME")
         prompt_type, prompt = PromptType.parse(kind), check_name("prompt", prompt)
         definition = _summed(BUILT_IN_METRICS.get(metric) or MetricDefinition(name=metric))
-        since = self._clock() - timedelta(days=HISTORY_DAYS)
+        earliest = self._clock() - timedelta(days=HISTORY_DAYS)
 
         async def work(tx: Transaction) -> MetricHistory:
             if not await tx.versions.numbers(prompt_type, prompt):
                 raise NotFoundError("experiment or prompt", name, "list prompts with `promptab list`")
+            pruned = await tx.retention.pruned_before()
+            since = earliest if pruned is None else max(earliest, pruned)
             found = await tx.history.of_prompt(prompt_type, prompt, definition, since=since)
             variance = None
             if definition.kind == "mean" and found.sums.units:
@@ -146,7 +151,7 @@ class Planning(Analysing):
                     prompt_type, prompt, definition, since=since, center=found.sums.center
                 )
             return MetricHistory.of(
-                f"prompt {prompt_type}/{prompt}, the last {HISTORY_DAYS} days",
+                f"prompt {prompt_type}/{prompt}, {_stretch(earliest, since)}",
                 definition,
                 found.sums,
                 event_variance=variance,
@@ -159,7 +164,7 @@ class Planning(Analysing):
 async def _history_of_experiment(
     tx: Transaction, experiment: PromptExperiment, definition: MetricDefinition, now: datetime
 ) -> MetricHistory:
-    found = await tx.rollup.sums_where(experiment, [definition])
+    found = await tx.rolled_up.sums_where(experiment, [definition])
     summaries = found.get("")
     by_variant = {} if summaries is None else summaries.sums.get(definition.name, {})
     sums = UnitSums.pooled(by_variant.get(experiment.control, {}).values())
@@ -167,7 +172,9 @@ async def _history_of_experiment(
     arms = {} if summaries is None else summaries.arms
     exposed = sum(counts.exposed for by_epoch in arms.values() for counts in by_epoch.values())
     variance = None
-    if definition.kind == "mean" and sums.units:
+    # of the events that are left it would be another quantity than the sums over all
+    whole = await tx.retention.pruned_before(experiment.experiment_id) is None
+    if definition.kind == "mean" and sums.units and whole:
         variance = await tx.history.event_variance(
             experiment, definition, variant=experiment.control, center=sums.center
         )
@@ -192,7 +199,7 @@ async def _before(
     """Return the first treatment's and the control's units with their past, where the metric has one."""
     if definition.history_days is None:
         return None
-    sums = await tx.rollup.covariate_sums(experiment, definition, days=definition.history_days)
+    sums = await tx.rolled_up.covariate_sums(experiment, definition, days=definition.history_days)
     treatment = next(variant.key for variant in experiment.variants if variant.key != experiment.control)
     return sums.get(treatment, {}), sums.get(experiment.control, {})
 
@@ -207,6 +214,12 @@ def _full_days(experiment: PromptExperiment, now: datetime) -> float:
         begun = start if experiment.starts_at is None else max(start, experiment.starts_at)
         days += share * max(0.0, (stop - begun) / timedelta(days=1))
     return days
+
+
+def _stretch(earliest: datetime, since: datetime) -> str:
+    if since == earliest:
+        return f"the last {HISTORY_DAYS} days"
+    return f"since {since:%Y-%m-%d} (earlier events have been pruned)"
 
 
 def _days_between(first: datetime | None, last: datetime | None) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +23,32 @@ class Record(BaseModel):
     """Frozen: a change is a new record. Its class is built at first use, which keeps the import light."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @classmethod
+    def of_checked(cls, fields: dict[str, Any]) -> Self:
+        """Return the record of values that the door has checked: every field, in their order. Keeps the dict.
+
+        What `model_construct` does, for records that are made by the ten thousand in a second: it takes five times
+        as long, and so does validation.
+        """
+        record = object.__new__(cls)
+        _set_fields(record, fields)
+        _set_given(record, _all_fields(cls))
+        _set_extra(record, None)
+        _set_private(record, None)
+        return record
+
+
+# what a frozen model keeps its state in; by the slots themselves, as looking them up by name takes as long again
+_set_fields = BaseModel.__dict__["__dict__"].__set__
+_set_given = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
+
+
+@cache
+def _all_fields(record: type[Record]) -> set[str]:
+    return set(record.model_fields)
 
 
 class Declared(Record):

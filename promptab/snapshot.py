@@ -11,11 +11,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from promptab.allocation import point_of
-from promptab.errors import InvalidInputError, StateError
+from promptab.errors import StateError
+from promptab.exclusion import Exclusion
 from promptab.live_experiment import LiveExperiment, not_serving, off_schedule, overridden
 from promptab.models import (
     Assignment,
@@ -23,17 +24,56 @@ from promptab.models import (
     Environment,
     ExperimentStatus,
     PromptType,
+    PromptVariant,
     PromptVersion,
 )
 
 PromptKey = tuple[PromptType, str]
-_ALWAYS = datetime.min.replace(tzinfo=UTC)
+_BY_HASH = "dealt by the hash of the unit"
+
+
+class Dealt(NamedTuple):
+    """What an experiment has for a unit, and why."""
+
+    live: LiveExperiment
+    unit: str | None
+    variant: PromptVariant | None
+    """None where the unit is not in the experiment."""
+    reason: AssignmentReason
+    detail: str
+    """The reason as a sentence."""
+    epoch: int | None = None
+    sure: bool = True
+    """False where the store was away, and the unit may have been dealt another variant before."""
+
+    @property
+    def key(self) -> str | None:
+        return None if self.variant is None else self.variant.key
+
+    @property
+    def experiment_id(self) -> str:
+        return self.live.experiment.experiment_id
+
+    def assignment(self) -> Assignment:
+        """Return it as a record that is the caller's to keep."""
+        variant = self.variant
+        return Assignment.model_construct(
+            experiment_id=self.experiment_id,
+            unit=self.unit,
+            variant=self.key,
+            version=None if variant is None else variant.version,
+            # the caller's to change; the snapshot is everybody's
+            config=None if variant is None else copy.deepcopy(variant.config),
+            reason=self.reason,
+            detail=self.detail,
+            epoch=self.epoch,
+        )
 
 
 class Lookup(NamedTuple):
     """The unit may hold a variant from before; `fresh` is what it gets if it holds none."""
 
-    fresh: Assignment
+    fresh: Dealt
     rivals: tuple[LiveExperiment, ...] = ()
     """Experiments that keep the unit if it was exposed to one of them before."""
     taken_by: LiveExperiment | None = None
@@ -58,6 +98,29 @@ class Snapshot:
     """(prompt_type, name, version) -> version_id, of the same versions."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Anonymous session -> the user it turned out to be, since the oldest live experiment began."""
+    _exclusion: Exclusion = field(init=False, compare=False, repr=False)
+    _named: Mapping[str, Sequence[LiveExperiment]] = field(init=False, compare=False, repr=False)
+    """Experiments by id, and by name."""
+    plain: Mapping[str, LiveExperiment] = field(init=False, compare=False, repr=False)
+    """By id, and by a name that no other has: those that deal every user by one map that has never changed, and ask
+    nothing else. So a user gets `plain_variant`, now and for all of this snapshot's life.
+    """
+
+    def __post_init__(self) -> None:
+        named: dict[str, list[LiveExperiment]] = {}
+        for live in self.experiments:
+            named.setdefault(live.experiment.name, []).append(live)
+        # an id goes before a name that looks like one
+        named.update({live.experiment.experiment_id: [live] for live in self.experiments})
+        object.__setattr__(self, "_named", named)
+        exclusion = Exclusion(self.experiments)
+        plain = {
+            name: lives[0]
+            for name, lives in named.items()
+            if len(lives) == 1 and lives[0].plain and not exclusion.rivals(lives[0])
+        }
+        object.__setattr__(self, "_exclusion", exclusion)
+        object.__setattr__(self, "plain", plain)
 
     def deployed(self, prompt_type: PromptType, name: str, environment: Environment) -> PromptVersion | None:
         version_id = self.live.get((prompt_type, name, environment))
@@ -77,12 +140,12 @@ class Snapshot:
         One that has ended on schedule goes behind those that have not. Raises `StateError` where several of that
         name are running.
         """
-        named = []
-        for live in self.experiments:
-            if live.experiment.experiment_id == name_or_id:
-                return live
-            if live.experiment.name == name_or_id:
-                named.append(live)
+        try:
+            named = self._named.get(name_or_id, ())
+        except TypeError:  # what cannot be hashed is no name
+            return None
+        if len(named) == 1:
+            return named[0]
         going_on = [live for live in named if not live.experiment.has_ended(now)] or named
         running = [live for live in going_on if live.experiment.status == ExperimentStatus.RUNNING]
         candidates = running or going_on
@@ -106,33 +169,45 @@ class Snapshot:
             and name == (live.experiment.prompt_name or live.experiment.name)
         ]
 
+    def settled(self, live: LiveExperiment, now: datetime) -> bool:
+        """Whether what a user gets of the experiment is the same for all of this snapshot's life, whatever is asked."""
+        experiment = live.experiment
+        if experiment.unit != "user":
+            return False
+        in_force = live.dealings[-1].starts_at <= now
+        return experiment.experiment_id in self.plain or (in_force and self._exclusion.steady(live))
+
     def assign(
         self, live: LiveExperiment, unit: str | None, attributes: Mapping[str, Any], now: datetime
-    ) -> Assignment | Lookup:
+    ) -> Dealt | Lookup:
         """Return the unit's variant with the reason, or `Lookup` where the store may know an earlier one."""
+        if unit is not None and live.experiment.experiment_id in self.plain:
+            return Dealt(live, unit, live.plain_variant(unit), "allocated", _BY_HASH, live.dealings[0].number)
+        return self._looked_at(live, unit, attributes, now)
+
+    def _looked_at(
+        self, live: LiveExperiment, unit: str | None, attributes: Mapping[str, Any], now: datetime
+    ) -> Dealt | Lookup:
+        """Return the answer for a unit that may have to be left out, or be in another experiment."""
         experiment = live.experiment
         if (idle := not_serving(experiment, now)) is not None:
-            return _left_out(live, unit, "not_running", idle)
+            return Dealt(live, unit, None, "not_running", idle)
         if unit is None:
-            return _left_out(live, unit, "no_unit", f"no {experiment.unit} was given to assign by")
+            return Dealt(live, unit, None, "no_unit", f"no {experiment.unit} was given to assign by")
         if (shown := overridden(experiment, unit)) is not None:
-            return _served(live, unit, shown, "override", "shown by hand; left out of the analysis", None)
-        if (outside := _outside(live, unit, attributes)) is not None:
-            return _left_out(live, unit, *outside)
+            detail = "shown by hand; left out of the analysis"
+            return Dealt(live, unit, live.variants[shown], "override", detail)
+        if (outside := live.left_out(unit, attributes)) is not None:
+            return Dealt(live, unit, None, *outside)
         if not live.once_enrolled(unit) or (not experiment.sticky and live.claimed_since(unit) is None):
             return _not_enrolled(live, unit)
         return self._enrolled(live, unit, attributes, now)
 
     def _enrolled(
         self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any], now: datetime
-    ) -> Assignment | Lookup:
+    ) -> Dealt | Lookup:
         """Return the answer for a unit that is, or once was, enrolled and may be in another experiment instead."""
-        claim = self._claim(live, unit, attributes, now)
-        rivals = self._rivals(live)
-        taken_by = None
-        if claim is not None:
-            before = (r for r in rivals if self._goes_before(r, claim, unit, attributes, now))
-            taken_by = next(before, None)
+        taken_by = self._exclusion.holder(live, unit, attributes, now)
         answer = _dealt(live, unit, now)
         fresh = answer.fresh if isinstance(answer, Lookup) else answer
         sticky = live.experiment.sticky
@@ -141,64 +216,24 @@ class Snapshot:
             return _in_other_experiment(live, unit, taken_by)
         past = tuple(
             rival
-            for rival in rivals
+            for rival in self._exclusion.rivals(live)
             if rival.enrolment_was_broken(unit) and off_schedule(rival.experiment, now) is None
         )
         if sticky and (isinstance(answer, Lookup) or may_hold or past):
             return Lookup(fresh, past, taken_by)
         return fresh
 
-    def _rivals(self, live: LiveExperiment) -> list[LiveExperiment]:
-        """Return the other experiments that never share a unit with this one."""
-        keys = live.exclusive_keys
-        return [other for other in self.experiments if other is not live and other.exclusive_keys & keys]
 
-    def _claim(
-        self, live: LiveExperiment, unit: str, attributes: Mapping[str, Any], now: datetime
-    ) -> tuple[datetime, int] | None:
-        """Return since when the experiment claims the unit, and its place among those of one moment.
-
-        The earliest claim holds: with constant traffic that of the experiment that started first. One whose traffic
-        grows later claims the units it gains from then on, and takes none away. A paused experiment keeps its
-        units; one outside its schedule claims none.
-        """
-        experiment = live.experiment
-        place = self.experiments.index(live)
-        if off_schedule(experiment, now) is not None:
-            return None
-        if overridden(experiment, unit) is not None:
-            return (_ALWAYS, place)
-        since = live.claimed_since(unit)
-        if since is None or _outside(live, unit, attributes) is not None:
-            return None
-        return (max(since, experiment.starts_at or since), place)
-
-    def _goes_before(
-        self,
-        rival: LiveExperiment,
-        claim: tuple[datetime, int],
-        unit: str,
-        attributes: Mapping[str, Any],
-        now: datetime,
-    ) -> bool:
-        """Whether the rival holds the unit by an earlier claim, and no third one holds it before the rival."""
-        theirs = self._claim(rival, unit, attributes, now)
-        if theirs is None or theirs >= claim:
-            return False
-        return not any(
-            self._goes_before(third, theirs, unit, attributes, now) for third in self._rivals(rival)
-        )
-
-
-def kept_assignment(live: LiveExperiment, unit: str, held: str, now: datetime) -> Assignment | None:
-    """Return the assignment to the variant that the unit holds; None where that was evicted and it is dealt anew."""
+def kept_by(live: LiveExperiment, unit: str, held: str, now: datetime) -> Dealt | None:
+    """Return the variant that the unit holds; None where that was evicted and the unit is dealt anew."""
     dealing = live.dealing_at(now)
-    if held in dealing.evicted or live.experiment.variant(held) is None:
+    variant = live.variants.get(held)
+    if held in dealing.evicted or variant is None:
         return None
-    return _served(live, unit, held, "kept", "keeps the variant of its first exposure", dealing.number)
+    return Dealt(live, unit, variant, "kept", "keeps the variant of its first exposure", dealing.number)
 
 
-def first_assignment(lookup: Lookup, live: LiveExperiment, held_by: LiveExperiment | None) -> Assignment:
+def first_dealt(lookup: Lookup, live: LiveExperiment, held_by: LiveExperiment | None) -> Dealt:
     """Return the answer for a unit that holds no variant of the experiment; `held_by` is a rival that it is in."""
     unit = lookup.fresh.unit or ""
     if live.claimed_since(unit) is None:
@@ -212,33 +247,17 @@ def surprises(live: LiveExperiment, unit: str, variant: str, now: datetime) -> b
     if live.experiment.has_reported or overridden(live.experiment, unit) is not None:
         return False
     answer = _dealt(live, unit, now)
-    return isinstance(answer, Assignment) and answer.variant != variant
+    return isinstance(answer, Dealt) and answer.key != variant
 
 
-def _outside(
-    live: LiveExperiment, unit: str, attributes: Mapping[str, Any]
-) -> tuple[AssignmentReason, str] | None:
-    """Return why the unit is not one that the experiment is about, or None where it is."""
-    # a user who was let in as an anonymous session has taken over that session's place
-    if live.held_out is not None and unit not in live.kept and live.held_out.holds(unit):
-        return "holdout", f"held out of all experiments that respect {live.held_out.name!r}"
-    if live.condition is not None:
-        try:
-            if not live.condition.holds(attributes):
-                return "not_targeted", f"does not satisfy {live.experiment.where!r}"
-        except InvalidInputError as error:  # an attribute that is missing, or of a type that does not compare
-            return "not_targeted", str(error)
-    return None
-
-
-def _dealt(live: LiveExperiment, unit: str, now: datetime) -> Assignment | Lookup:
+def _dealt(live: LiveExperiment, unit: str, now: datetime) -> Dealt | Lookup:
     dealing = live.dealing_at(now)
     if (kept := live.kept.get(unit)) is not None and kept not in dealing.evicted:
-        return _served(live, unit, kept, "kept", "keeps the variant of its anonymous session", dealing.number)
+        detail = "keeps the variant of its anonymous session"
+        return Dealt(live, unit, live.variants[kept], "kept", detail, dealing.number)
     position = point_of(live.seed, unit)
-    fresh = _served(
-        live, unit, dealing.map.key_at(position), "allocated", "dealt by the hash of the unit", dealing.number
-    )
+    variant = live.variants[dealing.map.key_at(position)]
+    fresh = Dealt(live, unit, variant, "allocated", _BY_HASH, dealing.number)
     # by the newest map: before it takes effect, what moves under it is dealt as carefully as afterwards
     evicted = kept is not None
     if live.experiment.has_reported or evicted or live.dealings[-1].moved.contains(position):
@@ -246,42 +265,12 @@ def _dealt(live: LiveExperiment, unit: str, now: datetime) -> Assignment | Looku
     return fresh
 
 
-def _not_enrolled(live: LiveExperiment, unit: str) -> Assignment:
+def _not_enrolled(live: LiveExperiment, unit: str) -> Dealt:
     detail = f"outside the {live.experiment.traffic:.4%} of units that are enrolled"
-    return _left_out(live, unit, "not_enrolled", detail)
+    return Dealt(live, unit, None, "not_enrolled", detail)
 
 
-def _in_other_experiment(live: LiveExperiment, unit: str, other: LiveExperiment) -> Assignment:
+def _in_other_experiment(live: LiveExperiment, unit: str, other: LiveExperiment) -> Dealt:
     experiment = other.experiment
     detail = f"already in {experiment.name!r} ({experiment.experiment_id}), which claimed it first"
-    return _left_out(live, unit, "other_experiment", detail)
-
-
-def _served(
-    live: LiveExperiment, unit: str, key: str, reason: AssignmentReason, detail: str, epoch: int | None
-) -> Assignment:
-    variant = live.experiment.variant(key)
-    assert variant is not None  # noqa: S101 - maps and overrides are checked against the variants when written
-    return Assignment.model_construct(
-        experiment_id=live.experiment.experiment_id,
-        unit=unit,
-        variant=key,
-        version=variant.version,
-        config=copy.deepcopy(variant.config),  # the caller's to change; the snapshot is everybody's
-        reason=reason,
-        detail=detail,
-        epoch=epoch,
-    )
-
-
-def _left_out(live: LiveExperiment, unit: str | None, reason: AssignmentReason, detail: str) -> Assignment:
-    return Assignment.model_construct(
-        experiment_id=live.experiment.experiment_id,
-        unit=unit,
-        variant=None,
-        version=None,
-        config=None,
-        reason=reason,
-        detail=detail,
-        epoch=None,
-    )
+    return Dealt(live, unit, None, "other_experiment", detail)

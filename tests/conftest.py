@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from promptab import ABTestManager, Lab, MetricsCollector, VersionManager
 from promptab.stores.base import Store
 from promptab.stores.opening import open_store, sqlite_path
 from tests.clock import SettableClock
+from tests.postgres import Databases, assert_indexes_agree, databases
 
 # how long an example takes says how busy the machine is
 settings.register_profile("promptab", deadline=None)
@@ -23,16 +24,45 @@ SHARED_DIR = Path(__file__).parents[2] / "shared"
 REQUIRE_SHARED = "PROMPTAB_REQUIRE_SHARED"
 
 
+def url_of(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a new store of the kind that the fixture's parameter says: file, memory or postgres."""
+    match request.param:
+        case "file":
+            return f"sqlite:///{tmp_path / 'store.db'}"
+        case "memory":
+            return "sqlite:///:memory:"
+        case _:
+            return str(request.getfixturevalue("postgres_url"))
+
+
 @pytest.fixture(params=["file", "memory"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a new store; a test runs once for every kind and never asks which one it has."""
-    return {"file": f"sqlite:///{tmp_path / 'store.db'}", "memory": "sqlite:///:memory:"}[str(request.param)]
+    """The URL of a new store; a test runs once for every kind and never asks which one it has.
+
+    What promptab does with a store is tried on PostgreSQL by the tests of the contract, and where databases differ.
+    """
+    return url_of(request, tmp_path)
 
 
-@pytest.fixture(params=["file"])
+@pytest.fixture(params=["file", "postgres"])
 def lasting_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a new store that outlives its connection, so that it can be opened again and by other processes."""
-    return {"file": f"sqlite:///{tmp_path / 'lasting.db'}"}[str(request.param)]
+    return url_of(request, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Databases]:
+    """The PostgreSQL server that the tests of this process share."""
+    with databases(required=os.environ.get(REQUIRE_SHARED) == "1") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Databases) -> Iterator[str]:
+    """The URL of a new database with promptab's tables; by its end everybody has to have hung up."""
+    url = postgres.new()
+    yield url
+    postgres.drop(url)
 
 
 @pytest.fixture
@@ -41,7 +71,9 @@ def assert_whole() -> Callable[[str], None]:
 
     def check(url: str) -> None:
         path = sqlite_path(url)
-        assert path is not None
+        if path is None:
+            assert_indexes_agree(url)
+            return
         connection = sqlite3.connect(path)
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         connection.close()

@@ -20,6 +20,8 @@ from promptab.managed import utc_now
 from promptab.stores.base import Transaction
 from tests.steps import SteppingRunner
 
+pytestmark = pytest.mark.parametrize("store_url", ["file", "memory", "postgres"], indirect=True)
+
 SETTLING_SECONDS = 10.0
 """Long past what any transaction takes: what is still there then is left over."""
 MOST_STEPS = 2_000

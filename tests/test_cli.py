@@ -23,7 +23,11 @@ from promptab.cli.output import console, facts, print_json, table, visible
 from promptab.errors import MissingExtraError, PromptabError
 from tests.command_line import Shell, in_new_process
 
-EXPERIMENT_COMMANDS = ("create", "start", "pause", "resume", "stop", "complete", "weights", "list", "status")
+GROUPS = {
+    "experiment": ("create", "start", "pause", "resume", "stop", "complete", "weights", "list", "status"),
+    "events": ("export", "prune"),
+    "snapshot": ("write", "check"),
+}
 
 
 @pytest.fixture
@@ -64,8 +68,10 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "assign",
                 "record",
                 "metrics",
+                "events",
                 "compare",
                 "copy",
+                "snapshot",
                 "doctor",
             ),
         ]
@@ -74,12 +80,13 @@ def test_commands_are_those_of_the_documentation() -> None:
 
 @pytest.mark.parametrize("name", sorted(Promptab.entries))
 def test_help_of_a_command_teaches_and_has_json_and_url(shell: Shell, name: str) -> None:
-    names = [[name, sub] for sub in EXPERIMENT_COMMANDS] if name == "experiment" else [[name]]
+    names = [[name, sub] for sub in GROUPS.get(name, ())] or [[name]]
     for words in names:
         shown = shell.ok(*words, "--help")
         assert "Usage: promptab" in shown.replace("root", "promptab")
         assert "--json" in shown
-        assert "--url" in shown or name == "copy"
+        # a copy has two stores, and a file is checked without one
+        assert "--url" in shown or words in (["copy"], ["snapshot", "check"])
 
 
 def test_version_is_printed(shell: Shell) -> None:

@@ -20,7 +20,8 @@ ORDER = (
     "experiment create", "experiment list", "assign", "record", "experiment status", "experiment analyze", "metrics",
     "compare",
     "experiment weights", "experiment pause", "experiment resume", "experiment complete",
-    "experiment start", "experiment stop", "rollback", "deployments", "doctor",
+    "experiment start", "experiment stop", "rollback", "deployments", "events export", "events prune",
+    "snapshot write", "snapshot check", "doctor",
 )  # fmt: skip
 ELSEWHERE = frozenset(
     {"demo", "sync", "copy", "experiment replay", "experiment interaction", "experiment promote-winner"}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 import promptab
 from promptab import Lab, VersionManager
+from tests.postgres import fetched
 
 ROOT = Path(__file__).parents[1]
 BAD = "system/greeting", "1.0.2", "--reason", "wrong language"
@@ -32,7 +36,7 @@ def run_example(name: str, *arguments: str, **variables: str) -> subprocess.Comp
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {"quickstart.py", "replay.py", "rollback.py"}
+    tested = {"quickstart.py", "replay.py", "rollback.py", "several_processes.py"}
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == tested
 
 
@@ -158,3 +162,39 @@ async def test_rollback_says_when_there_is_nothing_to_go_back_to(url: str) -> No
     done = run_example("rollback.py", *BAD, "--url", url)
     assert done.returncode == 1
     assert "nothing that was live before" in done.stderr
+
+
+def test_several_processes_of_the_compose_file_share_one_database(postgres_url: str) -> None:
+    compose = yaml.safe_load((ROOT / "examples" / "compose.yaml").read_text(encoding="utf-8"))
+    services = compose["services"]
+    assert services["prepare"]["environment"] == services["app"]["environment"]
+    prepared = run_example(*arguments_of(services["prepare"]), PROMPTAB_URL=postgres_url)
+    assert (prepared.returncode, prepared.stderr) == (0, ""), prepared.stderr
+
+    def serve(_: int) -> subprocess.CompletedProcess[str]:
+        return run_example(*arguments_of(services["app"])[:-1], "300", PROMPTAB_URL=postgres_url)
+
+    processes = services["app"]["deploy"]["replicas"]
+    with ThreadPoolExecutor(processes) as pool:
+        served = list(pool.map(serve, range(processes)))
+    assert [(done.returncode, done.stderr) for done in served] == [(0, "")] * processes
+    counts = [int(part.split()[1]) for done in served for part in done.stdout.split(", ")]
+    assert sum(counts) == 300 * processes
+    assert len(counts) == 2 * processes
+
+    async def look() -> tuple[int, int]:
+        async with promptab.open(postgres_url) as lab:
+            result = await lab.analyze("greeting")
+            events = fetched(postgres_url, "SELECT count(*) AS events FROM promptab_events")[0]["events"]
+            return sum(result.units.values()), events
+
+    units, events = asyncio.run(look())
+    assert events == 300 * processes
+    assert 300 < units <= 300 * processes
+
+
+def arguments_of(service: dict[str, list[str]]) -> list[str]:
+    """Return the example that a service runs, and its arguments."""
+    python, path, *arguments = service["command"]
+    assert (python, path.startswith("examples/")) == ("python", True)
+    return [path.removeprefix("examples/"), *arguments]

@@ -12,29 +12,32 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "promptab"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "checks"}),
+    frozenset({"errors", "checks", "recent"}),
     frozenset({"records", "event_ids"}),
     frozenset({"stats"}),
     frozenset({"plan"}),
     frozenset({"models"}),
-    frozenset({"semver", "allocation", "templates", "lifecycle", "measures"}),
+    frozenset({"semver", "allocation", "templates", "lifecycle", "measures", "queueing"}),
     frozenset({"content", "diff", "experiment_rules", "live_experiment"}),
+    frozenset({"exclusion"}),
     frozenset({"analysis", "snapshot"}),
     frozenset({"stores", "library"}),
-    frozenset({"managed", "resolving", "starting", "gathering"}),
-    frozenset({"deploying", "assigning"}),
-    frozenset({"analysing"}),
-    frozenset({"planning"}),
+    frozenset({"managed", "resolving", "starting", "gathering", "totalling", "exposing", "snapshot_file"}),
+    frozenset({"deploying", "assigning", "access"}),
+    frozenset({"analysing", "placing"}),
+    frozenset({"recording"}),
+    frozenset({"planning", "exporting"}),
+    frozenset({"retention"}),
     frozenset({"versions", "experiments", "metrics"}),
-    frozenset({"choice", "lab", "sync", "copying", "doctor", "report"}),
+    frozenset({"choice"}),
+    frozenset({"choosing"}),
+    frozenset({"lab", "sync", "copying", "doctor", "report"}),
     frozenset({"demo"}),
     frozenset({"cli", "server", "testing", "integrations"}),
 )
 """From the ground up; names are those of the modules and packages directly in promptab/."""
 
-BESIDE = frozenset(
-    {("checks", "errors"), ("diff", "content"), ("lab", "choice"), ("copying", "sync"), ("doctor", "sync")}
-)
+BESIDE = frozenset({("checks", "errors"), ("diff", "content"), ("copying", "sync"), ("doctor", "sync")})
 """What may be imported from the same floor: (who, whom). Edges are on one floor, so none of them may."""
 
 FACE = "the package itself"

@@ -37,9 +37,9 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def described(engine: sa.Engine) -> dict[str, Any]:
+def described(database: sa.Engine | sa.Connection) -> dict[str, Any]:
     """Return all that a database says of its tables, in a form that can be compared."""
-    inspector = sa.inspect(engine)
+    inspector = sa.inspect(database)
     tables: dict[str, Any] = {}
     for table in sorted(inspector.get_table_names()):
         tables[table] = {

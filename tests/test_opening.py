@@ -103,9 +103,6 @@ async def test_two_stores_in_memory_are_apart() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://ada:hunter2@localhost/promptab",
-        "postgresql://ada:p@ss@hunter2@localhost/promptab",
-        "postgresql://localhost/promptab?user=ada&password=hunter2",
         "mysql://ada:hunter2@localhost/promptab",
         "redis://:hunter2@localhost",
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -14,7 +15,15 @@ import promptab
 from promptab import Lab, PromptVariant, PromptVersion
 from tests.processes import WORKERS, environment, race, start
 
-KILLS = 10
+FULL = os.environ.get("PROMPTAB_FULL_RACES") == "1"
+"""Race for minutes, and with as many processes and rounds as the promises name."""
+
+ROUND_PROCESSES, ROUNDS = (16, 100) if FULL else (8, 5)
+MOVING_SECONDS = 30.0 if FULL else 3.0
+USERS = 2_000 if FULL else 100
+ASSIGNING_ROUNDS = [10, *[60] * 7] if FULL else [30, 140, 140]
+
+KILLS = 100 if FULL else 10
 ACKNOWLEDGED_BEFORE_A_KILL = 150
 
 
@@ -57,17 +66,23 @@ async def test_processes_that_create_the_next_version_at_once_get_numbers_withou
                 assert found.template == f"Be kind, p{number} {turn}."
 
 
-@pytest.mark.parametrize("processes", [2, 8])
-async def test_one_process_wins_when_all_create_the_same_version(lasting_url: str, processes: int) -> None:
+async def test_one_process_wins_when_all_create_the_same_version(lasting_url: str) -> None:
     results = race(
         lasting_url,
-        [("create_exact", {"version": "1.2.3", "who": f"p{number}"}) for number in range(processes)],
+        [
+            ("create_exact_in_rounds", {"rounds": ROUNDS, "who": f"p{number}"})
+            for number in range(ROUND_PROCESSES)
+        ],
     )
-    winners = [template for template in results if template is not None]
     async with promptab.open(lasting_url) as lab:
-        stored = await lab.versions.get_version_history("tone", "system")
-    assert [version.template for version in stored] == winners
-    assert len(winners) == 1
+        stored = {
+            version.version: version.template
+            for version in await lab.versions.get_version_history("tone", "system")
+        }
+    assert len(stored) == ROUNDS
+    for turn in range(ROUNDS):
+        winners = [f"Be kind, p{number}." for number, won in enumerate(results) if won[turn]]
+        assert winners == [stored[f"1.0.{turn}"]]
 
 
 async def test_of_two_processes_that_promote_from_what_both_saw_one_moves_and_one_is_told(
@@ -106,6 +121,22 @@ async def test_there_is_always_one_production_version_while_processes_promote(la
         assert len(await lab.versions.deployments("tone", "system")) > 1
 
 
+async def test_there_is_always_one_production_version_while_processes_promote_and_roll_back(
+    lasting_url: str,
+) -> None:
+    async with promptab.open(lasting_url) as lab:
+        version_ids = [version.version_id for version in await two_versions(lab)]
+        await lab.versions.promote(version_ids[0])
+    moving = ("move_about", {"version_ids": version_ids, "seconds": MOVING_SECONDS})
+    watching = ("watch_production", {"seconds": MOVING_SECONDS})
+    *_, one, other = race(lasting_url, [*[moving] * 4, *[watching] * 2])
+    assert (one, other) == ([1], [1])
+    async with promptab.open(lasting_url) as lab:
+        await assert_one_production_explained_by_history(lab)
+        actions = {move.action for move in await lab.versions.deployments("tone", "system")}
+        assert actions == {"promote", "rollback"}
+
+
 async def test_processes_that_assign_the_same_users_at_once_agree(lasting_url: str) -> None:
     async with promptab.open(lasting_url) as lab:
         first, second = await two_versions(lab)
@@ -129,8 +160,8 @@ async def test_processes_agree_on_every_user_while_weights_change(lasting_url: s
         [
             # the longest assigns past the moment at which the last weights take effect
             *[
-                ("assign", {"experiment": "tone", "users": 100, "rounds": rounds})
-                for rounds in (30, 140, 140)
+                ("assign", {"experiment": "tone", "users": USERS, "rounds": rounds})
+                for rounds in ASSIGNING_ROUNDS
             ],
             ("reweigh", {"experiment": "tone", "splits": splits}),
         ],

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptab import (
-    Assignment,
     ExperimentStatus,
     NotFoundError,
     PromptExperiment,
@@ -23,7 +22,7 @@ from promptab import (
 from promptab.allocation import AllocationMap, allocate, enrolled, point, reallocate
 from promptab.live_experiment import HeldOut, LiveExperiment, build_live_experiment
 from promptab.models import Epoch
-from promptab.snapshot import Lookup, Snapshot, first_assignment, kept_assignment
+from promptab.snapshot import Dealt, Lookup, Snapshot, first_dealt, kept_by
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -97,7 +96,7 @@ def snapshot(*experiments: LiveExperiment, versions: Sequence[PromptVersion] = (
     )
 
 
-def assign(tested: LiveExperiment, unit: str, at: datetime = NOW) -> Assignment | Lookup:
+def assign(tested: LiveExperiment, unit: str, at: datetime = NOW) -> Dealt | Lookup:
     return snapshot(tested).assign(tested, unit, {}, at)
 
 
@@ -105,8 +104,8 @@ def assign(tested: LiveExperiment, unit: str, at: datetime = NOW) -> Assignment 
 def test_the_variant_is_the_owner_of_the_units_point(unit: str) -> None:
     tested = live((0.3, 0.7))
     answer = assign(tested, unit)
-    assert isinstance(answer, Assignment)
-    assert answer.variant == allocate({"a": 0.3, "b": 0.7}).key_at(point("salt", unit))
+    assert isinstance(answer, Dealt)
+    assert answer.key == allocate({"a": 0.3, "b": 0.7}).key_at(point("salt", unit))
     assert (answer.reason, answer.epoch, answer.unit) == ("allocated", 1, unit)
 
 
@@ -142,19 +141,19 @@ def test_a_look_up_ends_with_the_variant_that_is_held() -> None:
     tested = live((1.0, 0.0), (0.0, 1.0))
     lookup = assign(tested, "ada", NOW + HOUR)
     assert isinstance(lookup, Lookup)
-    assert lookup.fresh.variant == "b"
-    kept = kept_assignment(tested, "ada", "a", NOW + HOUR)
+    assert lookup.fresh.key == "b"
+    kept = kept_by(tested, "ada", "a", NOW + HOUR)
     assert kept is not None
-    assert (kept.variant, kept.version, kept.reason) == ("a", "1.0.0", "kept")
-    assert first_assignment(lookup, tested, None) == lookup.fresh
+    assert (kept.key, kept.assignment().version, kept.reason) == ("a", "1.0.0", "kept")
+    assert first_dealt(lookup, tested, None) == lookup.fresh
 
 
 def test_an_evicted_variant_is_not_kept() -> None:
     tested = live((1.0, 0.0), (0.0, 1.0), evicted=["a"])
     lookup = assign(tested, "ada", NOW + HOUR)
     assert isinstance(lookup, Lookup)
-    assert lookup.fresh.variant == "b"
-    assert kept_assignment(tested, "ada", "a", NOW + HOUR) is None
+    assert lookup.fresh.key == "b"
+    assert kept_by(tested, "ada", "a", NOW + HOUR) is None
 
 
 def test_a_unit_beyond_the_present_enrolment_is_asked_about_and_left_out_when_it_is_new() -> None:
@@ -163,31 +162,31 @@ def test_a_unit_beyond_the_present_enrolment_is_asked_about_and_left_out_when_it
         answer = assign(tested, unit)
         position = point("enrolment", unit)
         if enrolled(position, 0.2):
-            assert isinstance(answer, Assignment)
+            assert isinstance(answer, Dealt)
             assert answer.reason == "allocated"
         elif enrolled(position, 0.6):
             assert isinstance(answer, Lookup)
-            assert first_assignment(answer, tested, None).reason == "not_enrolled"
-            kept = kept_assignment(tested, unit, "b", NOW)
+            assert first_dealt(answer, tested, None).reason == "not_enrolled"
+            kept = kept_by(tested, unit, "b", NOW)
             assert kept is not None
-            assert kept.variant == "b"
+            assert kept.key == "b"
         else:
-            assert isinstance(answer, Assignment)
+            assert isinstance(answer, Dealt)
             assert answer.reason == "not_enrolled"
 
 
 def test_the_variant_of_an_anonymous_session_goes_before_the_users_own_point() -> None:
     tested = live((0.0, 1.0), kept={"ada": "a"})
     answer = assign(tested, "ada")
-    assert isinstance(answer, Assignment)
-    assert (answer.variant, answer.reason) == ("a", "kept")
+    assert isinstance(answer, Dealt)
+    assert (answer.key, answer.reason) == ("a", "kept")
 
 
 def test_a_held_out_unit_is_in_no_variant() -> None:
     held_out = HeldOut("global", 7, 0.5)
     tested = live(held_out=held_out)
     answers = {unit: assign(tested, unit) for unit in UNITS}
-    held = {unit for unit, answer in answers.items() if isinstance(answer, Assignment) and not answer.variant}
+    held = {unit for unit, answer in answers.items() if isinstance(answer, Dealt) and not answer.variant}
     assert held == {unit for unit in UNITS if held_out.holds(unit)}
     assert 0 < len(held) < len(UNITS)
 
@@ -204,8 +203,9 @@ def test_a_held_out_unit_is_in_no_variant() -> None:
 )
 def test_a_unit_that_is_left_out_gets_the_reason(fields: dict[str, Any], reason: str) -> None:
     answer = assign(live(**fields), "ada")
-    assert isinstance(answer, Assignment)
-    assert (answer.variant, answer.version, answer.config, answer.reason) == (None, None, None, reason)
+    assert isinstance(answer, Dealt)
+    told = answer.assignment()
+    assert (told.variant, told.version, told.config, told.reason) == (None, None, None, reason)
     assert answer.detail
 
 
@@ -215,8 +215,8 @@ def test_the_experiment_that_stands_first_holds_the_units_of_a_layer() -> None:
     both = snapshot(first, second)
     for unit in UNITS:
         in_first, in_second = (both.assign(tested, unit, {}, NOW) for tested in (first, second))
-        assert isinstance(in_first, Assignment)
-        assert isinstance(in_second, Assignment)
+        assert isinstance(in_first, Dealt)
+        assert isinstance(in_second, Dealt)
         assert (in_first.variant is None) != (in_second.variant is None)
 
 
@@ -224,7 +224,7 @@ def test_experiments_on_one_prompt_exclude_one_another_whatever_their_layers() -
     first = live(experiment_id="e1", layer="one", prompt_name="greeting")
     second = live(experiment_id="e2", layer="two", prompt_name="greeting")
     answer = snapshot(first, second).assign(second, "ada", {}, NOW)
-    assert isinstance(answer, Assignment)
+    assert isinstance(answer, Dealt)
     assert answer.reason == "other_experiment"
 
 

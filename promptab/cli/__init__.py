@@ -43,8 +43,14 @@ class Promptab(LazyGroup):
         "metrics": Entry(
             "promptab.cli.metrics:metrics", "Add up the outcomes, version by version.", _OUTCOMES
         ),
+        "events": Entry(
+            "promptab.cli.events:app", "Write single events to files, or drop old ones.", _OUTCOMES
+        ),
         "copy": Entry(
             "promptab.cli.copy:copy", "Copy versions with their history to another store.", _STORES
+        ),
+        "snapshot": Entry(
+            "promptab.cli.snapshot:app", "Keep a file to start from while the store is away.", _STORES
         ),
         "doctor": Entry("promptab.cli.doctor:doctor", "Check that a store is sound.", _STORES),
     }

@@ -94,7 +94,8 @@ def analyze(
     async def work(lab: Lab) -> _Analysed:
         found = await lab.experiments.get_experiment(experiment)
         period = series
-        if output is not None and found is not None and series is None:
+        pruned_before = None if found is None else await lab.metrics.pruned_before(found.experiment_id)
+        if output is not None and found is not None and series is None and pruned_before is None:
             # a report shows how the estimate came about, where the primary metric has a course to show
             primary = found.plan.definition(found.primary_metric)
             period = None if primary.kind == "quantile" else "day"
@@ -102,6 +103,10 @@ def analyze(
             experiment, method=method, metrics=metric, segments=segment or (), since=start, series=period
         )
         if output is None or found is None:
+            return _Analysed(result)
+        if pruned_before is not None:
+            day = f"{pruned_before:%Y-%m-%d}"
+            note(f"events before {day} have been pruned: the report has no course and no response times")
             return _Analysed(result)
         return _Analysed(result, await lab.metrics.distribution(result.experiment_id, since=start))
 

@@ -38,7 +38,8 @@ def run(work: Callable[[Lab], Awaitable[T]], *, url: str | None) -> T:
     """
 
     async def opened() -> T:
-        async with promptab.open(url) as lab:
+        # a migration takes the time that it takes, and whoever waits for it can interrupt it
+        async with promptab.open(url, timeout=3600.0) as lab:
             return await work(lab)
 
     with warnings.catch_warnings():

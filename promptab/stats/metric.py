@@ -64,7 +64,8 @@ class MetricDefinition(Declared):
     """Between 0 and 1: `cap` is this percentile of the prompt's earlier events that carried the measure, frozen at the
     start. Of `mean_per_unit` it is that of its units' totals, over the measurement window where there is one."""
     history_days: Number | None = None
-    """CUPED: how many days before its first exposure a unit's outcomes count as its covariate; None for none."""
+    """CUPED: a unit's outcomes of so many full days (UTC) before the day of its first exposure are its covariate; None
+    for none. A part of a day counts as one."""
     label: str = ""
     """A heading for people; empty for the name itself."""
     format: MetricFormat = "number"

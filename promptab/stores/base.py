@@ -3,37 +3,46 @@
 A store is opened by `promptab.stores.opening.open_store` and belongs to the event loop that opened it.
 
 - A read sees one state of the database, whatever is committed while it runs.
-- `read` and `write` run a piece of work in one transaction. A write sees the newest committed state, is alone
-while it
-  runs (no other write commits between its first query and its commit), and takes effect whole or not at all:
-  when the work raises, and also when the caller is cancelled half-way, in which case the transaction runs to
-  its end in the background. Work may be run again from its beginning after a serialization failure, so it
-  changes nothing but the store.
+- `read` and `write` run a piece of work in one transaction. A write sees the newest committed state and takes
+  effect whole or not at all: when the work raises, and also when the caller is cancelled half-way, in which case
+  the transaction runs to its end in the background. A write that is `shown` is alone among writes while it runs:
+  no other commits between its first query and its commit. Those that are not may run beside one another; of two
+  that change the same one begins anew. Work may be run again from its beginning, so it changes nothing but the
+  store. Events, with the exposures that they bring, may be committed beside any write.
 - Whatever a `write` changed is in `snapshot()` of the same store at once, and of every other process within a
 second.
 - `record` returns when the event is committed; many that are waiting at the same time share one transaction.
 - Driver errors never come out: `StoreUnavailableError` where trying again later may help, `StoreError` where
 not.
-- `close` waits for what is under way, writes what is queued, and may be called twice.
+- `close` waits for what is under way, writes what is queued, and may be called twice. It raises
+  `StoreUnavailableError` where the store was away for all of the patience of the queue's settings, and says how much
+  could not be written; everything is closed then too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from promptab.models import Exposure, MetricEvent
+from promptab.queueing import QueueStats
 from promptab.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from promptab.stores.event_rows import BatchOutcome
     from promptab.stores.queries.crossing import CrossingQueries
     from promptab.stores.queries.deployments import DeploymentQueries
     from promptab.stores.queries.events import EventQueries
     from promptab.stores.queries.experiments import ExperimentQueries
+    from promptab.stores.queries.exports import ExportQueries
     from promptab.stores.queries.exposures import ExposureQueries
     from promptab.stores.queries.metric_history import MetricHistoryQueries
+    from promptab.stores.queries.retention import RetentionQueries
+    from promptab.stores.queries.rolled_up import RolledUpQueries
     from promptab.stores.queries.rollup import RollupQueries
+    from promptab.stores.queries.total_rollup import TotalRollupQueries
+    from promptab.stores.queries.version_totals import VersionTotalQueries
     from promptab.stores.queries.versions import VersionQueries
 
 T = TypeVar("T")
@@ -49,8 +58,13 @@ class Transaction:
     exposures: ExposureQueries
     events: EventQueries
     rollup: RollupQueries
+    rolled_up: RolledUpQueries
     crossing: CrossingQueries
     history: MetricHistoryQueries
+    totals: TotalRollupQueries
+    version_totals: VersionTotalQueries
+    retention: RetentionQueries
+    exports: ExportQueries
 
 
 Work = Callable[[Transaction], Awaitable[T]]
@@ -77,18 +91,55 @@ class Store(Protocol):
     async def snapshot(self) -> Snapshot:
         """Return the current snapshot; without I/O when it was checked a moment ago."""
 
-    def snapshot_age(self) -> float:
-        """Return the seconds since the store last confirmed the snapshot."""
+    def fresh_snapshot(self) -> Snapshot | None:
+        """Return what `snapshot` would return without I/O, or None where it would have to wait.
 
-    async def record(self, event: MetricEvent) -> MetricEvent:
-        """Store the event and return it, flagged or not, after the commit.
+        A check that is due goes on in the background. What may be remembered beside a snapshot is good for that
+        object alone: an equal one in its place means that it has to be worked out again.
+        """
+
+    def latest_snapshot(self) -> Snapshot | None:
+        """Return the snapshot at hand, however old; None before there is one, and after `close`."""
+
+    def snapshot_age(self) -> float:
+        """Return the seconds since the store last confirmed the snapshot; infinite before there is one."""
+
+    @property
+    def away(self) -> bool:
+        """Whether the last attempt to look for something new failed: then `held`, `keep` and `serve_instead` raise
+        `StoreUnavailableError` at once.
+        """
+
+    def prepare_snapshots(self, prepare: Callable[[Snapshot], Awaitable[None]]) -> None:
+        """Await this with each new snapshot before it is given out; a bound method for as long as its object
+        lives.
+        """
+
+    def record(self, event: MetricEvent) -> Awaitable[MetricEvent]:
+        """Queue the event; what is returned becomes the event, flagged or not, after the commit.
 
         An event id that is there already with the same content is one event, and fine; with other content it
         raises `ConflictError` and what was stored first stays. An event that names experiment, variant and
         unit creates the missing exposure (source "reported") in the same transaction, and is stored as
         flagged where the unit's exposure names another variant. A caller that is cancelled while waiting may
         find the event stored.
+
+        While the store is away the event waits in the queue; a caller whose patience ends gets
+        `StoreUnavailableError`, and the event goes on waiting. A full queue makes the caller wait, or raises.
         """
+
+    def record_nowait(self, event: MetricEvent) -> bool:
+        """Store the event soon. Return False where the queue was full and the event was dropped.
+
+        What is in the queue is lost where the process is killed. Raises `StoreUnavailableError` where the queue
+        is full and its settings are not to drop. A refusal by the store is logged and counted.
+        """
+
+    async def record_many(self, events: Sequence[MetricEvent]) -> BatchOutcome:
+        """Store the events in one transaction, beside the queue; return what became of them, by position."""
+
+    def queue_stats(self) -> QueueStats:
+        """Return what waits in the queue and what has come of all the rest, without I/O."""
 
     def enqueue(self, exposure: Exposure) -> None:
         """Write the exposure soon, unless the unit has one already. `flush` waits for it."""
@@ -108,7 +159,10 @@ class Store(Protocol):
         Where another writer was faster its variant holds. The first exposure stays what the analysis goes by.
         """
 
-    async def flush(self) -> None:
-        """Return when everything enqueued so far is committed."""
+    async def flush(self, timeout: float | None = None) -> None:
+        """Return when everything queued so far is committed or refused.
+
+        Raises `StoreUnavailableError` after `timeout` seconds, by default the patience of the queue's settings.
+        """
 
     async def close(self) -> None: ...

@@ -1,29 +1,57 @@
-"""The one hot write: a batch of exposures and events in one transaction, by the driver's own cursor.
+"""The one hot write on SQLite: a batch of exposures and events in one transaction, by the driver's own cursor.
 
-SQLAlchemy's insert costs several times the insert itself here; `executemany` of tuples does not. The
-statements are constants made from the schema's column names.
+SQLAlchemy's insert costs several times the insert itself here. The statements are constants made from the schema's
+column names. Rows go in many to a statement, since the driver lets go of the interpreter's lock, and may have to wait
+for it, with every single one.
 """
 
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
-from promptab.models import Exposure, MetricEvent
-from promptab.stores.group_commit import BatchOutcome, Row
-from promptab.stores.schema import events, microseconds
+from promptab.models import Exposure
+from promptab.recent import Recent
+from promptab.stores.event_rows import (
+    EVENT_COLUMNS,
+    EXPERIMENT_AT,
+    TIME_AT,
+    UNIT_AT,
+    VARIANT_AT,
+    Batch,
+    BatchOutcome,
+    EventRow,
+    row_encoder,
+)
+from promptab.stores.schema import microseconds
 
-_COLUMNS = [column.name for column in events.columns if column.name != "sequence"]
+_NULL = math.nan
+"""SQLite stores NaN as NULL (https://sqlite.org/floatingpoint.html). The driver looks for an adapter of every value
+that is not exactly an int, a float, a str or a bytearray, which takes longer than all the rest of a row.
+"""
+
+sqlite_row = row_encoder(absent=_NULL, blob=bytearray.fromhex, truth={True: 1, False: 0, None: _NULL})
+
+ROWS_PER_STATEMENT = (32, 8)
+"""More gain little, and 32 rows of values stay below the 999 that older builds of SQLite take."""
+
+KNOWN_EXPOSURES = 100_000
+"""Units whose variant is remembered, so that it is not looked up with each of their events."""
+
+Variants = dict[tuple[str, str], str]
+"""By experiment and unit."""
+
+Known = Recent[tuple[str, str], str]
+"""The variants of exposures that are committed: what was written once does not change."""
+
 _UNTOLD = {"at", "recorded_at", "flagged"}
 """What may differ between two tellings of one event: a retry has a later clock and does not know the flag."""
+_COMPARED = [index for index, name in enumerate(EVENT_COLUMNS) if name not in _UNTOLD]
 
-_INSERT_EVENT = (
-    f"INSERT INTO promptab_events ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - column names of the schema
-    " ON CONFLICT (event_id) DO NOTHING"
-)
-_SELECT_EVENT = f"SELECT {', '.join(_COLUMNS)} FROM promptab_events WHERE event_id = ?"  # noqa: S608 - as above
+_SELECT_EVENT = f"SELECT {', '.join(EVENT_COLUMNS)} FROM promptab_events WHERE event_id = ?"  # noqa: S608 - column names of the schema
 
 _INSERT_EXPOSURE = (
     "INSERT INTO promptab_exposures (experiment_id, unit, variant, epoch, at, attributes, source)"
@@ -41,6 +69,18 @@ _FLAG_EVENT = "UPDATE promptab_events SET flagged = 1 WHERE event_id = ?"
 _SELECT_VARIANT = "SELECT variant FROM promptab_exposures WHERE experiment_id = ? AND unit = ?"
 
 
+def _insert_events(rows: int) -> str:
+    values = f"({', '.join('?' * len(EVENT_COLUMNS))})"
+    return (
+        f"INSERT INTO promptab_events ({', '.join(EVENT_COLUMNS)}) VALUES {', '.join([values] * rows)}"  # noqa: S608 - as above
+        " ON CONFLICT (event_id) DO NOTHING"
+    )
+
+
+_INSERT_EVENT = _insert_events(1)
+_INSERT_EVENTS = {rows: _insert_events(rows) for rows in ROWS_PER_STATEMENT}
+
+
 class Cursor(Protocol):
     """What is needed of a DBAPI cursor."""
 
@@ -54,60 +94,89 @@ class Cursor(Protocol):
     def fetchone(self) -> Any: ...
 
 
-def write_batch(cursor: Cursor, rows: Sequence[Row]) -> BatchOutcome:
-    """Write the rows inside the open transaction. An event that conflicts leaves nothing behind."""
-    cursor.executemany(_INSERT_EXPOSURE, [_exposure_values(row) for row in rows if isinstance(row, Exposure)])
-    positions = [position for position, row in enumerate(rows) if isinstance(row, MetricEvent)]
-    told = [row for row in rows if isinstance(row, MetricEvent)]
-    if not told:
-        return BatchOutcome()
-    values = [_event_values(event) for event in told]
-    cursor.executemany(_INSERT_EVENT, values)
-    conflicts = set() if cursor.rowcount == len(values) else set(_conflicts(cursor, values))
+def write_batch(cursor: Cursor, batch: Batch, known: Known) -> tuple[BatchOutcome, Variants]:
+    """Write the rows inside the open transaction; an event that conflicts leaves nothing behind.
+
+    Returns what became of them, and what may be added to `known` once the transaction has committed.
+    """
+    if batch.exposures:
+        cursor.executemany(_INSERT_EXPOSURE, [_exposure_values(exposure) for exposure in batch.exposures])
+    rows = batch.events
+    if not rows:
+        return BatchOutcome(), {}
+    inserted = _insert(cursor, rows)
+    conflicts = frozenset() if inserted == len(rows) else frozenset(_conflicts(cursor, rows))
+    # what stands for an absent value is no text
     reported = {
-        index: event
-        for index, event in enumerate(told)
-        if event.experiment_id and event.variant and event.user_id and index not in conflicts
+        index: row
+        for index, row in enumerate(rows)
+        if type(row[EXPERIMENT_AT]) is str
+        and type(row[VARIANT_AT]) is str
+        and type(row[UNIT_AT]) is str
+        and index not in conflicts
     }
-    cursor.executemany(
-        _INSERT_EXPOSURE, [_reported_exposure_values(event) for event in _first_of_units(reported.values())]
-    )
-    flagged = _flagged(cursor, reported)
-    cursor.executemany(_FLAG_EVENT, [values[index][:1] for index in flagged])
-    return BatchOutcome(
-        frozenset(positions[index] for index in conflicts), frozenset(positions[index] for index in flagged)
-    )
+    if not reported:
+        return BatchOutcome(conflicts), {}
+    held, learned = _expose(cursor, reported.values(), known)
+    flagged = [
+        index
+        for index, row in reported.items()
+        if held.get((row[EXPERIMENT_AT], row[UNIT_AT]), row[VARIANT_AT]) != row[VARIANT_AT]
+    ]
+    if flagged:
+        cursor.executemany(_FLAG_EVENT, [rows[index][:1] for index in flagged])
+    return BatchOutcome(conflicts, frozenset(flagged)), learned
 
 
-def _first_of_units(reported: Iterable[MetricEvent]) -> list[MetricEvent]:
-    first: dict[tuple[str | None, str | None], MetricEvent] = {}
-    for event in reported:
-        first.setdefault((event.experiment_id, event.user_id), event)
-    return list(first.values())
+def _insert(cursor: Cursor, rows: Sequence[EventRow]) -> int:
+    """Return how many of the rows were new."""
+    inserted = start = 0
+    for size in ROWS_PER_STATEMENT:
+        while len(rows) - start >= size:
+            cursor.execute(_INSERT_EVENTS[size], list(chain.from_iterable(rows[start : start + size])))
+            inserted += cursor.rowcount
+            start += size
+    if rest := rows[start:]:
+        cursor.executemany(_INSERT_EVENT, rest)
+        inserted += cursor.rowcount
+    return inserted
 
 
-def _flagged(cursor: Cursor, reported: Mapping[int, MetricEvent]) -> list[int]:
-    """Return which events are of a unit whose first exposure names another variant."""
-    held: dict[tuple[str | None, str | None], str | None] = {}
-    flagged = []
-    for index, event in reported.items():
-        key = (event.experiment_id, event.user_id)
-        if key not in held:
-            cursor.execute(_SELECT_VARIANT, key)
-            found = cursor.fetchone()
-            held[key] = found[0] if found else None
-        if held[key] not in {None, event.variant}:
-            flagged.append(index)
-    return flagged
+def _expose(cursor: Cursor, reported: Iterable[EventRow], known: Known) -> tuple[Variants, Variants]:
+    """Write the exposures that are missing; return the variants of all, and those of them that were not known.
+
+    The exposure of a deleted experiment is in neither.
+    """
+    held: Variants = {}
+    first: dict[tuple[str, str], EventRow] = {}
+    for row in reported:
+        key = (row[EXPERIMENT_AT], row[UNIT_AT])
+        if key in held or key in first:
+            continue
+        if (variant := known.get(key)) is None:
+            first[key] = row
+        else:
+            held[key] = variant
+    learned: Variants = {}
+    if first:
+        cursor.executemany(_INSERT_EXPOSURE, [_reported_exposure(row) for row in first.values()])
+    for key in first:
+        cursor.execute(_SELECT_VARIANT, key)
+        if (found := cursor.fetchone()) is not None:
+            learned[key] = held[key] = found[0]
+    return held, learned
 
 
-def _conflicts(cursor: Cursor, values: Sequence[tuple[Any, ...]]) -> Iterable[int]:
-    compared = [index for index, name in enumerate(_COLUMNS) if name not in _UNTOLD]
-    for position, given in enumerate(values):
-        cursor.execute(_SELECT_EVENT, (given[0],))
+def _conflicts(cursor: Cursor, rows: Sequence[EventRow]) -> Iterator[int]:
+    for position, given in enumerate(rows):
+        cursor.execute(_SELECT_EVENT, given[:1])
         stored = cursor.fetchone()
-        if stored is None or any(stored[index] != given[index] for index in compared):
+        if stored is None or any(stored[index] != _stored(given[index]) for index in _COMPARED):
             yield position
+
+
+def _stored(value: Any) -> Any:
+    return None if value is _NULL else value
 
 
 def _exposure_values(exposure: Exposure) -> tuple[Any, ...]:
@@ -122,38 +191,5 @@ def _exposure_values(exposure: Exposure) -> tuple[Any, ...]:
     )
 
 
-def _reported_exposure_values(event: MetricEvent) -> tuple[Any, ...]:
-    return (
-        event.experiment_id,
-        event.user_id,
-        event.variant,
-        None,
-        microseconds(event.timestamp),
-        "{}",
-        "reported",
-    )
-
-
-def _event_values(event: MetricEvent) -> tuple[Any, ...]:
-    tokens = event.tokens
-    return (
-        uuid.UUID(event.event_id).bytes,
-        event.kind,
-        event.version_id,
-        event.experiment_id,
-        event.variant,
-        event.user_id,
-        event.success,
-        event.response_time,
-        tokens.input if tokens else None,
-        tokens.cached_input if tokens else None,
-        tokens.output if tokens else None,
-        tokens.total if tokens else None,
-        event.cost,
-        event.user_rating,
-        json.dumps(dict(event.metrics), sort_keys=True) if event.metrics else None,
-        json.dumps(dict(event.metadata), sort_keys=True) if event.metadata else None,
-        microseconds(event.timestamp),
-        microseconds(event.recorded_at),
-        event.flagged,
-    )
+def _reported_exposure(row: EventRow) -> tuple[Any, ...]:
+    return row[EXPERIMENT_AT], row[UNIT_AT], row[VARIANT_AT], _NULL, row[TIME_AT], "{}", "reported"

@@ -1,149 +1,350 @@
 """Group commit: many callers that wait at the same time share one transaction.
 
-A row stays in the queue until the transaction that holds it has committed. So a writer that is interrupted
-between the two may commit a row again, which changes nothing: events and exposures both have keys.
+While the store is away its rows wait here, and are offered again until it is back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
 
 from promptab.errors import ConflictError, StoreError, StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
+from promptab.queueing import QueueSettings, QueueStats
+from promptab.stores.backlog import Answer, Backlog, Blocked, Rows
+from promptab.stores.event_rows import Batch, BatchOutcome, Encode
 
-Row = MetricEvent | Exposure
+Commit = Callable[[Batch], Awaitable[BatchOutcome]]
+"""Writes a batch in one transaction. `StoreUnavailableError` means that it is worth offering again."""
 
-
-class BatchOutcome(NamedTuple):
-    """What became of a batch that was committed, by position in it."""
-
-    conflicts: frozenset[int] = frozenset()
-    """Events that are there already with other content."""
-    flagged: frozenset[int] = frozenset()
-    """Events of a unit that had been exposed to another variant."""
-
-
-Commit = Callable[[Sequence[Row]], Awaitable[BatchOutcome]]
-"""Writes rows in one transaction."""
-
-BATCH_ROWS = 2_000
-"""The rows of one transaction: large enough to share the commit's cost, small enough not to hold up other
-writers.
-"""
+FIRST_RETRY_SECONDS = 0.05
+LAST_RETRY_SECONDS = 1.0
 
 logger = logging.getLogger("promptab")
 
 
-class _Waiting(NamedTuple):
-    row: Row
-    answer: asyncio.Future[bool] | None
-    """Whether the event is flagged; None where nobody waits for it."""
+# What the queue is waiting for, in order of how soon something happens by itself. Plain numbers: they are compared
+# for every event.
+_IDLE = 0
+_DELAYED = 1
+"""For more rows, since nobody awaits those that are there."""
+_STARTING = 2
+"""For the callers that are ready in this step of the loop."""
+_WRITING = 3
+_AWAY = 4
+"""For the moment at which the store is tried again."""
 
 
 class GroupCommit:
-    """The queue in front of one store's writer. Belongs to one event loop."""
+    """The queue in front of one store's writer. Belongs to one event loop at a time."""
 
-    def __init__(self, commit: Commit, *, on_refusal: Callable[[], None]) -> None:
-        """`on_refusal` is called when rows that nobody waits for could not be written."""
+    def __init__(
+        self, commit: Commit, *, encode: Encode, settings: QueueSettings, on_refusal: Callable[[], None]
+    ) -> None:
+        """`on_refusal` is called when exposures could not be written, or found no room."""
+        self.backlog = Backlog(capacity=settings.capacity, capacity_bytes=settings.capacity_bytes)
         self._commit = commit
+        self._encode = encode
+        self._settings = settings
         self._on_refusal = on_refusal
-        self._pending: list[_Waiting] = []
-        self._taken = 0
-        """Rows that have come in, and (below) those that have been written or refused."""
-        self._settled = 0
-        self._drainer: asyncio.Task[None] | None = None
         self._closed = False
+        self._written = self._batches = self._dropped = self._refused = 0
+        self._start_over()
 
-    async def submit(self, row: Row) -> bool:
-        """Return after the commit whether the row is flagged; raise what the commit raised."""
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._append(row, answer)
-        return await answer
+    def _start_over(self) -> None:
+        self._state = _IDLE
+        self._hurried = False
+        """Whether somebody awaits a row that is not handed to the writer yet."""
+        self._next: asyncio.Handle | None = None
+        self._attempt: asyncio.Future[BatchOutcome] | None = None
+        self._away: StoreUnavailableError | None = None
+        self._failures = 0
+        self._told_full = self._owed = False
+        """Whether the log has it that the queue is full, and whether exposures found no room since."""
+        self._settled = 0
+        """Rows that have been written or refused."""
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
 
-    def enqueue(self, row: Row) -> None:
-        """Write the row soon; a failure is logged, since nobody waits for it."""
-        self._append(row, None)
+    def submit(self, event: MetricEvent) -> asyncio.Future[MetricEvent]:
+        """Return what becomes the event as it is stored, flagged or not; or the error that kept it out."""
+        answer: asyncio.Future[MetricEvent] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            raise _closed()
+        if self.backlog.has_room():
+            self.backlog.add(self._encode(event), event, answer, monotonic())
+        elif self._settings.when_full == "wait":
+            self.backlog.outside.append(Blocked(self._encode(event), event, answer, monotonic()))
+        else:
+            raise self._full()
+        if self._state < _STARTING:
+            self._hurry()
+        self._hurried = True
+        return answer
 
-    async def flush(self) -> None:
-        """Return when the rows that have come in so far are settled, however many come in meanwhile."""
-        target = self._taken
-        while self._settled < target:
-            await asyncio.shield(self._batch_task())
+    def offer(self, event: MetricEvent) -> bool:
+        """Write the event soon; return False where it was dropped instead."""
+        if self._closed:
+            raise _closed()
+        if not self.backlog.has_room():
+            if self._settings.when_full != "drop":
+                raise self._full()
+            self._drop("event")
+            return False
+        self.backlog.add(self._encode(event), event, None, monotonic())
+        if self._state == _IDLE:
+            self._delay()
+        return True
+
+    def enqueue(self, exposure: Exposure) -> None:
+        """Write the exposure soon. One that is lost is written when the unit comes again, or with its events."""
+        if self._closed:
+            raise _closed()
+        if not self.backlog.has_room():
+            self._drop("exposure")
+            self._owed = True
+            return
+        self.backlog.add_exposure(exposure)
+        if self._state == _IDLE:
+            self._delay()
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Return when the rows that have come in so far are settled, however many come in meanwhile.
+
+        Raises `StoreUnavailableError` after `timeout` seconds (None: the patience of the settings); the rows stay
+        in the queue.
+        """
+        if not self.backlog:
+            return
+        limit = self._settings.patience_seconds if timeout is None else timeout
+        settled = asyncio.get_running_loop().create_future()
+        self._flushes.append((self._settled + len(self.backlog), settled))
+        self._hurry()
+        try:
+            async with asyncio.timeout(limit):
+                await settled
+        except TimeoutError:
+            raise StoreUnavailableError(
+                f"{self.backlog.counted()} not written after {limit:g} s{self._cause()}; "
+                "they stay in the queue and are written when the store is back"
+            ) from self._away
 
     async def close(self) -> None:
-        """Write what is queued; afterwards nothing is taken any more."""
+        """Write what is queued; afterwards nothing is taken any more.
+
+        Raises `StoreUnavailableError` where the store has been away for all of the patience, naming what is lost.
+        """
         self._closed = True
-        while self._pending:
-            # the loop may be ending and have cancelled the drainer: then this call writes the rest itself
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._batch_task()
+        self._let_in(everybody=True)
+        deadline = monotonic() + self._settings.patience_seconds
+        while self.backlog:
+            try:
+                await self.flush(max(0.0, deadline - monotonic()))
+            except StoreUnavailableError:
+                self._cancel_next()
+                raise self._lost() from self._away
 
-    def _append(self, row: Row, answer: asyncio.Future[bool] | None) -> None:
-        if self._closed:
-            raise StoreUnavailableError("the store is closed; open it again to record")
-        self._pending.append(_Waiting(row, answer))
-        self._taken += 1
-        self._batch_task()
+    def stats(self) -> QueueStats:
+        return QueueStats(
+            queued=len(self.backlog),
+            queued_bytes=self.backlog.bytes,
+            blocked=len(self.backlog.outside),
+            oldest_seconds=self.backlog.oldest_seconds(),
+            written=self._written,
+            batches=self._batches,
+            dropped=self._dropped,
+            refused=self._refused,
+            away=None if self._away is None else str(self._away),
+        )
 
-    def _batch_task(self) -> asyncio.Task[None]:
-        """Return the task that writes the batch under way, beginning one where none is."""
-        if self._drainer is None or self._drainer.done():
-            self._drainer = asyncio.get_running_loop().create_task(self._write_batch())
-            self._drainer.add_done_callback(self._go_on)
-        return self._drainer
+    def after_fork_in_child(self) -> None:
+        """Begin anew: what is queued is the parent's to write."""
+        self.backlog.forget()
+        self._start_over()
 
-    def _go_on(self, finished: asyncio.Task[None]) -> None:
-        if self._pending and not finished.cancelled():
-            self._batch_task()
+    def _hurry(self) -> None:
+        self._hurried = True
+        if self._state < _STARTING:
+            self._cancel_next()
+            self._state = _STARTING
+            # not at once: the other callers that are ready in this step of the loop add their rows first
+            self._next = asyncio.get_running_loop().call_soon(self._start)
 
-    async def _write_batch(self) -> None:
-        batch = self._pending[:BATCH_ROWS]
-        try:
-            outcome = await self._commit([waiting.row for waiting in batch])
-        except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it, whatever it was
-            self._take_out(batch)
-            self._refuse(batch, error if isinstance(error, StoreError) else _unforeseen(error))
+    def _delay(self) -> None:
+        self._state = _DELAYED
+        self._next = asyncio.get_running_loop().call_later(self._settings.delay_seconds, self._start)
+
+    def _cancel_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _start(self) -> None:
+        self._next = None
+        batch = self.backlog.take()
+        self._hurried = self._hurried and bool(self.backlog.coming)
+        self._state = _WRITING
+        self._attempt = asyncio.ensure_future(self._commit(batch))
+        self._attempt.add_done_callback(self._ended)
+
+    def _ended(self, attempt: asyncio.Future[BatchOutcome]) -> None:
+        self._state = _IDLE
+        if attempt.cancelled():
+            # the loop is ending; the rows are still here for `close`
+            return
+        error = attempt.exception()
+        if error is None:
+            self._take_answer(attempt.result())
+        elif isinstance(error, StoreUnavailableError) and error.passing:
+            self._wait_for_the_store(error)
+            return
         else:
-            self._take_out(batch)
-            _settle(batch, outcome)
+            self._refuse(error if isinstance(error, StoreError) else _unforeseen(error))
+        self._go_on()
 
-    def _take_out(self, batch: Sequence[_Waiting]) -> None:
-        del self._pending[: len(batch)]
-        self._settled += len(batch)
+    def _go_on(self) -> None:
+        self._let_in()
+        while self._flushes and self._flushes[0][0] <= self._settled:
+            _, settled = self._flushes.pop(0)
+            if not settled.done():
+                settled.set_result(None)
+        if not self.backlog:
+            self._hurried = False
+        elif self._hurried or self._flushes:
+            self._hurry()
+        else:
+            self._delay()
 
-    def _refuse(self, batch: Sequence[_Waiting], error: StoreError) -> None:
-        unheard = 0
-        for waiting in batch:
-            if waiting.answer is None:
-                unheard += 1
-            elif not waiting.answer.done():
-                waiting.answer.set_exception(error)
-        if unheard:
-            # written again when the unit comes again, or by an event of the unit, as "reported"
-            logger.warning("%d exposures could not be written: %s", unheard, error)
+    def _let_in(self, *, everybody: bool = False) -> None:
+        outside = self.backlog.outside
+        if not self._told_full and not outside:
+            return
+        while outside and (everybody or self.backlog.has_room()):
+            blocked = outside.popleft()
+            if blocked.answer is not None and not blocked.answer.done():
+                self.backlog.add(*blocked)
+                self._hurried = True
+        if self._told_full and self.backlog.has_room():
+            self._told_full = False
+            if self._owed:
+                self._owed = False
+                self._on_refusal()
+
+    def _take_answer(self, outcome: BatchOutcome) -> None:
+        if self._away is not None:
+            logger.warning("the store is back after %d attempts", self._failures)
+            self._away, self._failures = None, 0
+        self._batches += 1
+        self._written += len(self.backlog.batch) - len(outcome.conflicts)
+        self._refused += len(outcome.conflicts)
+        settled = self.backlog.settle()
+        self._settled += len(settled)
+        _tell(settled, outcome)
+
+    def _refuse(self, error: StoreError) -> None:
+        refused = self.backlog.settle()
+        self._settled += len(refused)
+        self._refused += len(refused)
+        _reject(refused.answers, error)
+        if refused.exposures or None in refused.answers:
+            logger.warning("%s could not be written: %s", refused.counted(), error)
+        if refused.exposures:
             self._on_refusal()
 
+    def _wait_for_the_store(self, error: StoreUnavailableError) -> None:
+        if self._away is None:
+            logger.warning("%s wait until the store is back: %s", self.backlog.counted(), error)
+        self._away = error
+        self._failures += 1
+        self._reject_the_impatient(error)
+        longest = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
+        # at a random moment, so that processes that lost the store together do not come back together
+        pause = random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+        self._state = _AWAY
+        self._next = asyncio.get_running_loop().call_later(pause, self._start)
 
-def _settle(batch: Sequence[_Waiting], outcome: BatchOutcome) -> None:
-    for position, waiting in enumerate(batch):
-        if waiting.answer is None or waiting.answer.done():
-            continue
-        if isinstance(waiting.row, MetricEvent) and position in outcome.conflicts:
-            waiting.answer.set_exception(
-                ConflictError(
-                    f"event {waiting.row.event_id} exists already with other content; "
-                    "give each event an id of its own"
-                )
+    def _reject_the_impatient(self, error: StoreUnavailableError) -> None:
+        patience = self._settings.patience_seconds
+        before = monotonic() - patience
+        _reject(
+            self.backlog.batch.late(before) + self.backlog.coming.late(before),
+            StoreUnavailableError(
+                f"the event is not stored yet after {patience:g} s: {error}; it stays in the queue and is written "
+                "when the store is back; tell it again only with the same event_id"
+            ),
+        )
+        outside = self.backlog.outside
+        while outside and outside[0].since <= before:
+            _reject([outside.popleft().answer], self._full())
+
+    def _full(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"the queue is full with {len(self.backlog)} events and exposures, {self.backlog.bytes} bytes"
+            f"{self._cause()}; the event was not taken: try again later, or open the store with larger QueueSettings"
+        )
+
+    def _drop(self, what: str) -> None:
+        self._dropped += 1
+        if not self._told_full:
+            self._told_full = True
+            logger.warning(
+                "dropping every %s that comes until there is room: the queue is full with %d rows%s; "
+                "%d have been dropped so far",
+                what,
+                len(self.backlog),
+                self._cause(),
+                self._dropped,
             )
-        else:
-            waiting.answer.set_result(position in outcome.flagged)
+
+    def _lost(self) -> StoreUnavailableError:
+        error = StoreUnavailableError(
+            f"closed, but {self.backlog.counted()} could not be written within "
+            f"{self._settings.patience_seconds:g} s{self._cause()}"
+        )
+        logger.error("%s", error)
+        _reject(self.backlog.batch.answers + self.backlog.coming.answers, error)
+        return error
+
+    def _cause(self) -> str:
+        return "" if self._away is None else f": {self._away}"
 
 
-def _unforeseen(error: Exception) -> StoreError:
+def _tell(settled: Rows, outcome: BatchOutcome) -> None:
+    if outcome.conflicts or outcome.flagged:
+        _tell_each(settled, outcome)
+        return
+    for answer, event in zip(settled.answers, settled.events, strict=True):
+        if answer is not None and not answer.done():
+            answer.set_result(event)
+
+
+def _tell_each(settled: Rows, outcome: BatchOutcome) -> None:
+    for position, (answer, event) in enumerate(zip(settled.answers, settled.events, strict=True)):
+        if position in outcome.conflicts:
+            conflict = ConflictError(
+                f"event {event.event_id} exists already with other content; give each event an id of its own"
+            )
+            if answer is None:
+                logger.warning("%s", conflict)
+            _reject([answer], conflict)
+        elif answer is not None and not answer.done():
+            flagged = position in outcome.flagged
+            answer.set_result(event.model_copy(update={"flagged": True}) if flagged else event)
+
+
+def _reject(answers: Iterable[Answer], error: Exception) -> None:
+    for answer in answers:
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+
+
+def _closed() -> StoreUnavailableError:
+    return StoreUnavailableError("the store is closed; open it again to record")
+
+
+def _unforeseen(error: BaseException) -> StoreError:
     refusal = StoreError(f"the events could not be written: {error!r}")
     refusal.__cause__ = error
     return refusal

@@ -11,15 +11,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Inspector, column, insert, inspect, select, table
+from sqlalchemy import Connection, Inspector, column, func, insert, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
 from promptab.errors import StoreVersionError
 from promptab.stores import schema
+from promptab.stores.driver_errors import UNDEFINED_TABLE, sqlstate
 
 VERSION_TABLE = "promptab_migrations"
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a test holds it against the files."""
+
+_LOCK = 0x70726F6D70746162
+"""Whoever migrates a PostgreSQL database holds this advisory lock: "promptab" in ASCII."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _current = table(VERSION_TABLE, column("version_num"))
@@ -44,7 +48,7 @@ def identify(connection: Connection) -> Identity | None:
                 )
             ).one_or_none()
     except DBAPIError as error:
-        if "no such table" not in str(error.orig) and "does not exist" not in str(error.orig):
+        if "no such table" not in str(error.orig) and sqlstate(error) != UNDEFINED_TABLE:
             raise
         row = None
     if row is None or row.migration is None:
@@ -59,10 +63,13 @@ def identify(connection: Connection) -> Identity | None:
 
 
 def migrate(connection: Connection, *, now: datetime) -> Identity:
-    """Bring the database of this locked connection up to date; name it if it is new.
+    """Bring the database of this connection up to date in its transaction; name it if it is new.
 
-    Another process may have been faster while this one waited for the lock: then there is nothing left to do.
+    SQLite has locked the file for the transaction already. Another process may have been faster while this one waited
+    for the lock: then there is nothing left to do.
     """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     present = identify(connection)
     if present is not None and present.migration == HEAD:
         return present

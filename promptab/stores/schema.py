@@ -288,6 +288,11 @@ rollups = Table(
     Column(
         "late", BigInteger, nullable=False, comment="events that came after their unit's window had closed"
     ),
+    Column(
+        "pruned_before",
+        Instant,
+        comment="events that happened before then may be gone; null while every event is there",
+    ),
     comment="How far the events of an experiment have been rolled up. Without its row nothing has been.",
 )
 

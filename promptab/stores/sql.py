@@ -8,38 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from promptab.errors import StoreError, StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
+from promptab.queueing import DEFAULT_QUEUE, QueueSettings, QueueStats
+from promptab.recent import Recent
 from promptab.snapshot import Snapshot
 from promptab.stores import schema
+from promptab.stores.backlog import report_lost
 from promptab.stores.base import Transaction, Work
 from promptab.stores.driver_errors import translated
-from promptab.stores.group_commit import BatchOutcome, GroupCommit, Row
+from promptab.stores.event_rows import Batch, BatchOutcome, Encode, event_row
+from promptab.stores.forking import watch
+from promptab.stores.group_commit import GroupCommit
 from promptab.stores.picture import take_snapshot
 from promptab.stores.queries.crossing import CrossingQueries
 from promptab.stores.queries.deployments import DeploymentQueries
 from promptab.stores.queries.events import EventQueries
 from promptab.stores.queries.experiments import ExperimentQueries
+from promptab.stores.queries.exports import ExportQueries
 from promptab.stores.queries.exposures import ExposureQueries
 from promptab.stores.queries.metric_history import MetricHistoryQueries
+from promptab.stores.queries.retention import RetentionQueries
+from promptab.stores.queries.rolled_up import RolledUpQueries
 from promptab.stores.queries.rollup import RollupQueries
+from promptab.stores.queries.total_rollup import TotalRollupQueries
+from promptab.stores.queries.version_totals import VersionTotalQueries
 from promptab.stores.queries.versions import VersionQueries
+from promptab.stores.served import Prepare, Revisions, ServedSnapshot
 
 T = TypeVar("T")
+Arrive = Callable[[], Awaitable[str]]
+"""Reaches a database, making or migrating it where that is needed, and returns its store_id."""
 
-CHECK_SECONDS = 0.25
-"""How old a snapshot may be before the store is asked whether another process has changed something; also how
-long a store that could not be asked is left alone.
-"""
+logger = logging.getLogger("promptab")
 
 HELD_EXPOSURES = 100_000
 """Exposures remembered from look-ups."""
@@ -47,31 +56,41 @@ HELD_EXPOSURES = 100_000
 TOLD_EXPOSURES = 100_000
 """Units remembered as exposed, so that a unit that comes again is not written again."""
 
-logger = logging.getLogger("promptab")
-
 
 class SqlStore(ABC):
     """The parts of `promptab.stores.base.Store` that every database shares."""
 
     shared = True
 
-    def __init__(self, engine: AsyncEngine, *, url: str, store_id: str) -> None:
+    _encode: Encode = staticmethod(event_row)
+    """How an event becomes the values that `_commit_batch` takes."""
+
+    def __init__(
+        self, engine: AsyncEngine, *, url: str, store_id: str, queue: QueueSettings = DEFAULT_QUEUE
+    ) -> None:
         self._engine = engine
         self._url = url
         self._store_id = store_id
-        self._told: set[tuple[str, str]] = set()
-        self._held: dict[tuple[str, str], Exposure | None] = {}
-        self._queue = GroupCommit(self._commit_batch, on_refusal=self._told.clear)
-        self._snapshot: Snapshot | None = None
-        self._changes = 0
-        """Writes that have ended so far, and how many of them the snapshot is known to show."""
-        self._shown_changes = -1
-        self._confirmed_at = float("-inf")
-        self._asked_at = float("-inf")
-        self._away = False
-        self._refreshing = asyncio.Lock()
+        self._told: Recent[tuple[str, str], str] = Recent(TOLD_EXPOSURES)
+        self._held: Recent[tuple[str, str], tuple[Exposure | None]] = Recent(HELD_EXPOSURES)
+        self._queue = GroupCommit(
+            self._commit, encode=self._encode, settings=queue, on_refusal=self._tell_again
+        )
+        self._served = ServedSnapshot(self._take_snapshot, self._revisions, url=url)
+        self._held_beside: Snapshot | None = None
+        """The snapshot that the remembered exposures belong to."""
+        self._arrive: Arrive | None = None
+        """What is still to be done before the database is used, where it could not be reached on opening."""
+        self._arriving = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
+        self._at_end: weakref.finalize[..., Any] = weakref.finalize(
+            self, report_lost, self._queue.backlog, url
+        )
+        """What is done for a store that nobody closed, when it is collected or the program ends."""
+        self._parents: list[object] = []
+        """What a fork left to the parent: held, so that nothing of it is closed here."""
+        watch(self)
 
     @property
     def url(self) -> str:
@@ -81,6 +100,11 @@ class SqlStore(ABC):
     def store_id(self) -> str:
         return self._store_id
 
+    def begin_away(self, snapshot: Snapshot, *, age: float, arrive: Arrive) -> None:
+        """Serve from a snapshot of `age` seconds ago until the database can be reached, which `arrive` tries."""
+        self._arrive = arrive
+        self._served.begin_with(snapshot, age=age)
+
     async def read(self, work: Work[T]) -> T:
         return await self._to_its_end(self._transact(work, writes=False))
 
@@ -88,42 +112,59 @@ class SqlStore(ABC):
         return await self._to_its_end(self._transact(work, writes=True, shown=shown))
 
     async def snapshot(self) -> Snapshot:
-        if self._closing is not None:
-            raise self._closed_error()
-        current = self._snapshot
-        if current is not None and not self._due():
-            return current
-        async with self._refreshing:
-            if self._snapshot is not None and not self._due():
-                return self._snapshot
-            return await self._refresh()
+        return await self._served.get()
+
+    def fresh_snapshot(self) -> Snapshot | None:
+        return self._served.fresh()
+
+    def latest_snapshot(self) -> Snapshot | None:
+        return self._served.latest()
 
     def snapshot_age(self) -> float:
-        return time.monotonic() - self._confirmed_at
+        return self._served.age()
 
-    async def record(self, event: MetricEvent) -> MetricEvent:
-        flagged = await self._queue.submit(event)
-        return event.model_copy(update={"flagged": True}) if flagged else event
+    @property
+    def away(self) -> bool:
+        return self._served.away
+
+    def prepare_snapshots(self, prepare: Prepare) -> None:
+        self._served.prepare_with(prepare)
+
+    def record(self, event: MetricEvent) -> asyncio.Future[MetricEvent]:
+        return self._queue.submit(event)
+
+    def record_nowait(self, event: MetricEvent) -> bool:
+        return self._queue.offer(event)
+
+    async def record_many(self, events: Sequence[MetricEvent]) -> BatchOutcome:
+        batch = Batch((), [self._encode(event) for event in events])
+        return await self._to_its_end(self._commit(batch))
+
+    def queue_stats(self) -> QueueStats:
+        return self._queue.stats()
 
     def enqueue(self, exposure: Exposure) -> None:
-        key = (exposure.experiment_id, exposure.unit)
-        if key in self._told:
-            return
-        if len(self._told) >= TOLD_EXPOSURES:
-            self._told.clear()
-        self._told.add(key)
-        self._queue.enqueue(exposure)
+        if self._told.add((exposure.experiment_id, exposure.unit), exposure.variant):
+            self._queue.enqueue(exposure)
 
     async def held(self, experiment_id: str, unit: str) -> Exposure | None:
         key = (experiment_id, unit)
-        if key not in self._held:
+        snapshot = self._served.latest()
+        if snapshot is not self._held_beside:
+            self._held_beside = snapshot
+            self._held.clear()
+        known = self._held.get(key)
+        if known is None:
+            self._served.require()
             await self._queue.flush()
 
             async def work(tx: Transaction) -> Exposure | None:
                 return await tx.exposures.get(experiment_id, unit)
 
-            self._remember(key, await self.read(work))
-        return self._held[key]
+            known = (await self.read(work),)
+            if snapshot is self._held_beside:
+                self._held.put(key, known)
+        return known[0]
 
     async def keep(self, exposure: Exposure) -> Exposure:
         async def work(tx: Transaction) -> Exposure:
@@ -137,36 +178,56 @@ class SqlStore(ABC):
 
         return await self._changed_exposure(work)
 
-    async def flush(self) -> None:
-        await self._queue.flush()
+    async def flush(self, timeout: float | None = None) -> None:
+        await self._queue.flush(timeout)
 
     async def close(self) -> None:
-        if self._closing is None:
+        if self._closing is None or self._closing.cancelled():
             self._closing = asyncio.get_running_loop().create_task(self._close())
         # whoever closes may be cancelled; what is queued is written all the same
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        await self._queue.close()
-        if self._running:
-            await asyncio.gather(*self._running, return_exceptions=True)
-        await self._release()
-        await self._engine.dispose()
+        await self._served.close()
+        try:
+            await self._queue.close()
+        finally:
+            if self._running:
+                await asyncio.gather(*self._running, return_exceptions=True)
+            await self._release()
+            await self._engine.dispose()
+            self._at_end.detach()
+
+    def before_fork(self) -> None:  # noqa: B027 - most databases have nothing to make ready
+        """Make ready for a fork, in the parent."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew in the child: transactions, rows in the queue and connections are the parent's."""
+        self._parents += [self._engine.sync_engine.pool, self._closing, *self._running]
+        self._engine.sync_engine.dispose(close=False)
+        self._queue.after_fork_in_child()
+        self._served.after_fork_in_child()
+        self._arriving = asyncio.Lock()
+        self._running = set()
+        self._closing = None
 
     async def _changed_exposure(self, work: Work[Exposure]) -> Exposure:
+        self._served.require()
         await self._queue.flush()
         held = await self._to_its_end(self._transact(work, writes=True, shown=False))
-        self._remember((held.experiment_id, held.unit), held)
+        self._held.put((held.experiment_id, held.unit), (held,))
         return held
 
-    def _remember(self, key: tuple[str, str], held: Exposure | None) -> None:
-        if len(self._held) >= HELD_EXPOSURES:
-            self._held.clear()
-        self._held[key] = held
+    async def _commit(self, batch: Batch) -> BatchOutcome:
+        await self._reach()
+        return await self._commit_batch(batch)
 
     @abstractmethod
-    async def _commit_batch(self, rows: Sequence[Row]) -> BatchOutcome:
-        """Write the rows in one transaction."""
+    async def _commit_batch(self, batch: Batch) -> BatchOutcome:
+        """Write the batch in one transaction.
+
+        `StoreUnavailableError` means that it is worth offering again, which may write what is there already.
+        """
 
     async def _release(self) -> None:  # noqa: B027 - most databases have nothing beside the engine to give back
         """Give back what the subclass holds beside the engine."""
@@ -180,55 +241,60 @@ class SqlStore(ABC):
         async with self._turn(writes=writes):
             with translated(self._url):
                 async with self._engine.connect() as connection:
-                    await connection.execution_options(promptab_writes=writes)
+                    await connection.execution_options(**self._options(writes=writes))
                     async with connection.begin():
                         yield connection
 
     async def _transact(self, work: Work[T], *, writes: bool, shown: bool = True) -> T:
         try:
             async with self._connection(writes=writes) as connection:
-                if writes and shown:
-                    # first, so that the writers of a database with finer locks wait for one another here
-                    await connection.execute(
-                        update(schema.store).values(revision=schema.store.c.revision + 1)
-                    )
+                if writes:
+                    await self._begin_write(connection, shown=shown)
                 return await work(_transaction(connection))
         finally:
             # here and not in the caller, who may have been cancelled before the commit
-            self._changes += writes and shown
+            if writes and shown:
+                self._served.changed()
 
-    def _due(self) -> bool:
-        asked_lately = time.monotonic() - self._asked_at <= CHECK_SECONDS
-        if self._away:
-            return not asked_lately
-        return self._shown_changes != self._changes or (self.shared and not asked_lately)
+    def _options(self, *, writes: bool) -> dict[str, Any]:
+        """Return the execution options of a transaction."""
+        return {"promptab_writes": writes}
 
-    async def _refresh(self) -> Snapshot:
-        asked_at, changes = time.monotonic(), self._changes
-        try:
-            snapshot = await self._to_its_end(self._take_snapshot())
-        except StoreError as error:
-            if self._snapshot is None:
-                raise
-            if not self._away:
-                logger.warning("serving from a snapshot of %.1f s ago: %s", self.snapshot_age(), error)
-            self._away = True
-            self._asked_at = time.monotonic()
-            return self._snapshot
-        if snapshot is not self._snapshot:
-            self._held.clear()
-        self._snapshot = snapshot
-        self._asked_at = self._confirmed_at = asked_at
-        self._shown_changes = changes
-        self._away = False
-        return snapshot
+    async def _begin_write(self, connection: AsyncConnection, *, shown: bool) -> None:
+        """Do what comes before the work of a write: by the revision others see that there is something new."""
+        if shown:
+            await connection.execute(update(schema.store).values(revision=schema.store.c.revision + 1))
 
-    async def _take_snapshot(self) -> Snapshot:
+    async def _reach(self) -> None:
+        """See to it that the database has been reached once, and is the one that was expected."""
+        if self._arrive is None:
+            return
+        async with self._arriving:
+            if self._arrive is not None:
+                store_id = await self._arrive()
+                if store_id != self._store_id:
+                    logger.error("%s: the snapshot file was another store's; what it said is void", self._url)
+                    self._store_id = store_id
+                    self._served.forget()
+                self._arrive = None
+
+    async def _take_snapshot(self, current: Snapshot | None) -> Snapshot:
+        await self._reach()
         async with self._connection(writes=False) as connection:
             revision = (await connection.execute(select(schema.store.c.revision))).scalar_one()
-            if self._snapshot is not None and self._snapshot.revision == revision:
-                return self._snapshot
+            known = None if current is None else (current.store_id, current.revision)
+            if current is not None and known == (self._store_id, revision):
+                return current
             return await take_snapshot(_transaction(connection), store_id=self._store_id, revision=revision)
+
+    def _revisions(self) -> Revisions | None:
+        """Return where the revision is read between transactions; None where no other process can write."""
+        return None
+
+    def _tell_again(self) -> None:
+        """Forget who was exposed: some of it could not be written, and is told again when the units come again."""
+        self._told.clear()
+        self._served.renew()
 
     async def _to_its_end(self, transaction: Coroutine[Any, Any, T]) -> T:
         """Await it so that a cancelled caller leaves at once, and the transaction still commits or rolls
@@ -236,14 +302,21 @@ class SqlStore(ABC):
         """
         if self._closing is not None:
             transaction.close()
-            raise self._closed_error()
-        task = asyncio.get_running_loop().create_task(transaction)
+            raise self._served.closed_error()
+        task = asyncio.get_running_loop().create_task(
+            transaction if self._arrive is None else self._after_arrival(transaction)
+        )
         self._running.add(task)
         task.add_done_callback(self._finished)
         return await asyncio.shield(task)
 
-    def _closed_error(self) -> StoreUnavailableError:
-        return StoreUnavailableError(f"{self._url}: the store is closed; open it again")
+    async def _after_arrival(self, transaction: Coroutine[Any, Any, T]) -> T:
+        try:
+            await self._reach()
+        except BaseException:
+            transaction.close()
+            raise
+        return await transaction
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -259,6 +332,11 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         exposures=ExposureQueries(connection),
         events=EventQueries(connection),
         rollup=RollupQueries(connection),
+        rolled_up=RolledUpQueries(connection),
         crossing=CrossingQueries(connection),
         history=MetricHistoryQueries(connection),
+        totals=TotalRollupQueries(connection),
+        version_totals=VersionTotalQueries(connection),
+        retention=RetentionQueries(connection),
+        exports=ExportQueries(connection),
     )

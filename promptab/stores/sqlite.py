@@ -8,34 +8,49 @@ through a connection and a thread of their own.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import weakref
 from contextlib import AbstractAsyncContextManager, closing, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from promptab.errors import StoreUnavailableError
+from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings
+from promptab.recent import Recent
 from promptab.stores.driver_errors import translated
-from promptab.stores.event_batch import write_batch
-from promptab.stores.group_commit import BatchOutcome, Row
+from promptab.stores.event_batch import KNOWN_EXPOSURES, Known, Variants, sqlite_row, write_batch
+from promptab.stores.event_rows import Batch, BatchOutcome, Encode
+from promptab.stores.event_thread import EventThread, EventWriter, write_the_rest
+from promptab.stores.forking import (
+    CLOSE_SECONDS,
+    check_not_inherited,
+    idle_connections,
+    inherit,
+    track_idle_connections,
+)
 from promptab.stores.queries.readable import lenient_json
+from promptab.stores.served import Revisions
 from promptab.stores.sql import SqlStore
+from promptab.stores.sqlite_revisions import SqliteRevisions
+from promptab.stores.sqlite_turns import begin_immediate
 
-BUSY_SECONDS = 5.0
+BUSY_SECONDS = 10.0
 """How long a writer waits for another one before it gives up."""
 
 
-def file_engine(path: str) -> AsyncEngine:
-    return _with_begin(
-        create_async_engine(
-            URL.create("sqlite+aiosqlite", database=path),
-            connect_args={"timeout": BUSY_SECONDS},
-            json_deserializer=lenient_json,
-        )
+def file_engine(path: str, *, durability: Durability = "normal") -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=path),
+        connect_args={"timeout": BUSY_SECONDS},
+        json_deserializer=lenient_json,
     )
+    track_idle_connections(engine)
+    return _with_begin(engine, durability)
 
 
 async def reach_file(path: str, *, url: str) -> None:
@@ -43,6 +58,7 @@ async def reach_file(path: str, *, url: str) -> None:
 
     Its thread outlives a connection that fails, and dies with a traceback when the loop has ended meanwhile.
     """
+    check_not_inherited(path, url=url)
 
     def reach() -> None:
         with translated(url), closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
@@ -66,57 +82,66 @@ async def use_wal(path: str) -> None:
 
 def memory_engine() -> AsyncEngine:
     return _with_begin(
-        create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, json_deserializer=lenient_json)
+        create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, json_deserializer=lenient_json),
+        "normal",
     )
 
 
 class SqliteFileStore(SqlStore):
-    def __init__(self, engine: AsyncEngine, *, path: str, url: str, store_id: str) -> None:
-        super().__init__(engine, url=url, store_id=store_id)
+    _encode: Encode = staticmethod(sqlite_row)
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        path: str,
+        url: str,
+        store_id: str,
+        durability: Durability = "normal",
+        queue: QueueSettings = DEFAULT_QUEUE,
+    ) -> None:
+        super().__init__(engine, url=url, store_id=store_id, queue=queue)
         self._path = path
         self._writing = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptab-events")
-        self._driver: sqlite3.Connection | None = None
+        self._events = EventThread(
+            partial(EventWriter, path, url=url, durability=durability, busy_seconds=BUSY_SECONDS)
+        )
+        self._idle = idle_connections(engine)
+        self._source: SqliteRevisions | None = None
+        self._shared_with_child = False
+        # what is queued can be written without a loop
+        self._at_end.detach()
+        self._at_end = weakref.finalize(self, write_the_rest, self._queue.backlog, self._events, url)
 
     def _turn(self, *, writes: bool) -> AbstractAsyncContextManager[Any]:
+        check_not_inherited(self._path, url=self._url)
         # SQLite lets waiting writers in by chance; in this process they come in their order, and a writer that waits
         # holds no connection that a reader needs
         return self._writing if writes else nullcontext()
 
-    async def _commit_batch(self, rows: Sequence[Row]) -> BatchOutcome:
+    async def _commit_batch(self, batch: Batch) -> BatchOutcome:
         async with self._turn(writes=True):
-            return await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._commit_in_thread, rows
-            )
+            return await self._events.write(batch)
 
-    def _commit_in_thread(self, rows: Sequence[Row]) -> BatchOutcome:
-        with translated(self._url):
-            if self._driver is None:
-                self._driver = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
-                self._driver.execute("PRAGMA synchronous = NORMAL")
-                self._driver.execute("PRAGMA foreign_keys = ON")
-            cursor = self._driver.cursor()
-            cursor.execute("BEGIN IMMEDIATE")
-            try:
-                outcome = write_batch(cursor, rows)
-                cursor.execute("COMMIT")
-            except BaseException:
-                # after a full disk or an I/O error SQLite may have rolled back by itself
-                if self._driver.in_transaction:
-                    cursor.execute("ROLLBACK")
-                raise
-            finally:
-                cursor.close()
-        return outcome
+    def _revisions(self) -> Revisions:
+        self._source = SqliteRevisions(self._path, url=self._url)
+        return self._source
+
+    def before_fork(self) -> None:
+        closed = [self._events.end(CLOSE_SECONDS), self._idle.close()]
+        if self._source is not None:
+            closed.append(self._source.before_fork())
+        self._shared_with_child = not all(closed)
+
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
+        self._writing = asyncio.Lock()
+        self._idle.begin_anew()
+        if self._shared_with_child:
+            inherit(self._path)
 
     async def _release(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_driver)
-        self._thread.shutdown(wait=False)
-
-    def _close_driver(self) -> None:
-        if self._driver is not None:
-            self._driver.close()
-            self._driver = None
+        await asyncio.to_thread(self._events.end)
 
 
 class SqliteMemoryStore(SqlStore):
@@ -124,26 +149,40 @@ class SqliteMemoryStore(SqlStore):
 
     shared = False
 
-    def __init__(self, engine: AsyncEngine, *, url: str, store_id: str) -> None:
-        super().__init__(engine, url=url, store_id=store_id)
+    _encode: Encode = staticmethod(sqlite_row)
+
+    def __init__(
+        self, engine: AsyncEngine, *, url: str, store_id: str, queue: QueueSettings = DEFAULT_QUEUE
+    ) -> None:
+        super().__init__(engine, url=url, store_id=store_id, queue=queue)
         self._one_at_a_time = asyncio.Lock()
+        self._known: Known = Recent(KNOWN_EXPOSURES)
+        self._process = os.getpid()
 
     def _turn(self, *, writes: bool) -> AbstractAsyncContextManager[Any]:
+        if self._process != os.getpid():
+            raise StoreUnavailableError(
+                "a store in memory is its process's own, and the child of a fork has none; open another one there",
+                passing=False,
+            )
         return self._one_at_a_time
 
-    async def _commit_batch(self, rows: Sequence[Row]) -> BatchOutcome:
-        def write(connection: Connection) -> BatchOutcome:
+    async def _commit_batch(self, batch: Batch) -> BatchOutcome:
+        def write(connection: Connection) -> tuple[BatchOutcome, Variants]:
             cursor = connection.connection.cursor()
             try:
-                return write_batch(cursor, rows)
+                return write_batch(cursor, batch, self._known)
             finally:
                 cursor.close()
 
         async with self._connection(writes=True) as connection:
-            return await connection.run_sync(write)
+            outcome, learned = await connection.run_sync(write)
+        for key, variant in learned.items():
+            self._known.put(key, variant)
+        return outcome
 
 
-def _with_begin(engine: AsyncEngine) -> AsyncEngine:
+def _with_begin(engine: AsyncEngine, durability: Durability) -> AsyncEngine:
     """Let SQLAlchemy say BEGIN itself: the driver's own begins are too late, and never IMMEDIATE."""
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -151,12 +190,18 @@ def _with_begin(engine: AsyncEngine) -> AsyncEngine:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute(f"PRAGMA synchronous = {durability}")
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("promptab_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if connection.get_execution_options().get("promptab_writes", False):
+            adapted: Any = connection.connection.dbapi_connection
+            # in the connection's own thread: going there for every look would take longer than the others write
+            adapted.run_async(
+                lambda driver: driver._execute(begin_immediate, driver._conn, BUSY_SECONDS)  # noqa: SLF001
+            )
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine

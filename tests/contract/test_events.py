@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from promptab import ConflictError, MetricEvent, Tokens
 from promptab.stores.base import Store, Transaction
-from promptab.stores.group_commit import BatchOutcome, Row
+from promptab.stores.event_rows import Batch, BatchOutcome
 from promptab.stores.opening import open_store
 from promptab.stores.sql import SqlStore
 from tests.contract.records import NOON, a_use, an_epoch, an_event, an_experiment, an_exposure, new_id
@@ -78,9 +77,9 @@ async def test_many_records_at_once_share_transactions(store: Store, monkeypatch
     assert isinstance(store, SqlStore)
     commit, sizes = store._queue._commit, []
 
-    async def counted(rows: Sequence[Row]) -> BatchOutcome:
-        sizes.append(len(rows))
-        return await commit(rows)
+    async def counted(batch: Batch) -> BatchOutcome:
+        sizes.append(len(batch.events))
+        return await commit(batch)
 
     monkeypatch.setattr(store._queue, "_commit", counted)
 
@@ -99,9 +98,9 @@ async def test_one_caller_at_a_time_has_a_transaction_each(
     assert isinstance(store, SqlStore)
     commit, sizes = store._queue._commit, []
 
-    async def counted(rows: Sequence[Row]) -> BatchOutcome:
-        sizes.append(len(rows))
-        return await commit(rows)
+    async def counted(batch: Batch) -> BatchOutcome:
+        sizes.append(len(batch.events))
+        return await commit(batch)
 
     monkeypatch.setattr(store._queue, "_commit", counted)
     for _ in range(5):
@@ -270,7 +269,7 @@ async def test_delete_removes_the_events_of_the_versions_named_or_all(store: Sto
 
 async def test_a_cancelled_record_leaves_the_event_whole_or_not_there(store: Store) -> None:
     event = an_event(VERSION, success=True)
-    recording = asyncio.create_task(store.record(event))
+    recording = asyncio.ensure_future(store.record(event))
     await asyncio.sleep(0)
     recording.cancel()
     await asyncio.wait({recording})

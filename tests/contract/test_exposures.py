@@ -258,7 +258,7 @@ async def test_held_does_not_say_nothing_for_ever(lasting_url: str) -> None:
 async def test_serve_instead_changes_what_is_served_and_not_the_first_exposure(begun: Store) -> None:
     held = await begun.keep(an_exposure(EXPERIMENT, "u1", variant="a"))
     after = await begun.serve_instead(held, "b")
-    assert after == held.model_copy(update={"served": "b"})
+    assert after == held._replace(served="b")
     assert (after.variant, after.current) == ("a", "b")
     assert await begun.held(EXPERIMENT.experiment_id, "u1") == after
     assert await exposures(begun) == [after]

@@ -21,7 +21,7 @@ from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store
 from promptab.stores.queries import rollup, unit_totals
 from promptab.stores.queries.events import MetricSums
-from promptab.stores.queries.rollup import Summaries
+from promptab.stores.queries.rolled_up import Summaries
 from promptab.stores.queries.sums_over_time import SumsAt
 from promptab.stores.queries.unit_values import UnitValues
 from tests.clock import SettableClock
@@ -128,7 +128,7 @@ async def folded(store: Store, experiment: PromptExperiment, clock: SettableCloc
         pass
 
     async def look(tx: Transaction) -> tuple[bool, Summaries]:
-        return await tx.rollup.is_behind(experiment, now=clock()), await tx.rollup.summaries(experiment)
+        return await tx.rollup.is_behind(experiment, now=clock()), await tx.rolled_up.summaries(experiment)
 
     behind, first = await store.read(look)
     assert not behind
@@ -292,10 +292,10 @@ async def _check_readings(store: Store, told: list[Told]) -> None:
 
         async def look(tx: Transaction, metric: MetricDefinition = metric) -> tuple[Any, ...]:
             return (
-                await tx.rollup.unit_values(current, metric),
-                await tx.rollup.sums_where(current, [metric], since=since),
-                await tx.rollup.sums_where(current, [metric], segment="plan"),
-                await tx.rollup.segment_unit_values(current, metric, "plan", PLANS[1:]),
+                await tx.rolled_up.unit_values(current, metric),
+                await tx.rolled_up.sums_where(current, [metric], since=since),
+                await tx.rolled_up.sums_where(current, [metric], segment="plan"),
+                await tx.rolled_up.segment_unit_values(current, metric, "plan", PLANS[1:]),
             )
 
         values, late, by_plan, plan_values = await store.read(look)
@@ -327,10 +327,10 @@ async def _check_hours(
     """Hold each hour's units against its sums, and the last hour against what there is `now`."""
 
     async def look(tx: Transaction) -> tuple[list[SumsAt], dict[datetime, UnitValues]]:
-        hourly = await tx.rollup.daily_sums(experiment, metric, seconds=3_600, since=since)
+        hourly = await tx.rolled_up.daily_sums(experiment, metric, seconds=3_600, since=since)
         # not all of them are asked for
         moments = [each.at for each in hourly[1:]]
-        return hourly, await tx.rollup.daily_unit_values(
+        return hourly, await tx.rolled_up.daily_unit_values(
             experiment, metric, moments, seconds=3_600, since=since
         )
 
@@ -479,7 +479,7 @@ async def test_a_process_killed_while_it_folds_leaves_sums_that_are_right(lastin
             worker.communicate()
 
         async def both(tx: Transaction) -> tuple[Summaries, Summaries]:
-            return await tx.rollup.summaries(experiment), await tx.rollup.recomputed(experiment)
+            return await tx.rolled_up.summaries(experiment), await tx.rolled_up.recomputed(experiment)
 
         kept, recomputed = await store.read(both)
         assert kept.arms == recomputed.arms

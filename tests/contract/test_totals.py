@@ -15,7 +15,7 @@ OTHER = "22222222-2222-4222-8222-222222222222"
 
 async def metrics(store: Store, **window: object) -> PromptMetrics:
     async def work(tx: Transaction) -> PromptMetrics:
-        return (await tx.events.metrics([VERSION], **window))[VERSION]  # type: ignore[arg-type]
+        return (await tx.version_totals.metrics([VERSION], **window))[VERSION]  # type: ignore[arg-type]
 
     return await store.read(work)
 
@@ -67,8 +67,8 @@ async def test_pooled_metrics_add_up_the_versions_named(store: Store) -> None:
         await store.record(an_event(version_id, success=success, metrics={"m": float(success)}))
 
     async def work(tx: Transaction) -> tuple[PromptMetrics, PromptMetrics, list[str]]:
-        pooled = await tx.events.pooled_metrics([VERSION, OTHER])
-        return pooled, await tx.events.pooled_metrics([]), await tx.events.version_ids()
+        pooled = await tx.version_totals.pooled_metrics([VERSION, OTHER])
+        return pooled, await tx.version_totals.pooled_metrics([]), await tx.version_totals.version_ids()
 
     pooled, empty, version_ids = await store.read(work)
     assert (pooled.total_events, pooled.success_count, pooled.metrics) == (3, 2, {"m": 2 / 3})
@@ -88,7 +88,7 @@ async def test_over_time_cuts_at_whole_stretches_since_1970(store: Store) -> Non
         )
 
     async def work(tx: Transaction) -> list[tuple[float, int, float]]:
-        buckets = await tx.events.over_time(VERSION, seconds=3600, start_time=None, end_time=None)
+        buckets = await tx.version_totals.over_time(VERSION, seconds=3600, start_time=None, end_time=None)
         return [
             (
                 (bucket.start - NOON).total_seconds() / 3600,
@@ -113,7 +113,7 @@ async def test_over_time_cuts_the_years_before_1970_as_well(store: Store) -> Non
         await store.record(an_event(VERSION, timestamp=new_year + timedelta(minutes=minute)))
 
     async def work(tx: Transaction) -> list[tuple[timedelta, int]]:
-        buckets = await tx.events.over_time(VERSION, seconds=3600, start_time=None, end_time=None)
+        buckets = await tx.version_totals.over_time(VERSION, seconds=3600, start_time=None, end_time=None)
         return [(bucket.start - new_year, bucket.metrics.total_events) for bucket in buckets]
 
     assert await store.read(work) == [
@@ -129,7 +129,7 @@ async def test_over_time_keeps_to_its_window(store: Store) -> None:
 
     async def work(tx: Transaction) -> list[tuple[int, float]]:
         start, end = NOON + timedelta(minutes=30), NOON + timedelta(minutes=150)
-        buckets = await tx.events.over_time(VERSION, seconds=3600, start_time=start, end_time=end)
+        buckets = await tx.version_totals.over_time(VERSION, seconds=3600, start_time=start, end_time=end)
         return [(bucket.metrics.total_events, bucket.metrics.metrics["m"]) for bucket in buckets]
 
     assert await store.read(work) == [(1, 30.0), (2, 75.0), (1, 120.0)]
@@ -141,7 +141,7 @@ async def test_metrics_of_several_versions_are_each_its_own_in_the_order_asked(s
     unused = new_id()
 
     async def work(tx: Transaction) -> dict[str, PromptMetrics]:
-        return await tx.events.metrics([OTHER, unused, VERSION])
+        return await tx.version_totals.metrics([OTHER, unused, VERSION])
 
     found = await store.read(work)
     assert list(found) == [OTHER, unused, VERSION]

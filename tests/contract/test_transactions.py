@@ -272,7 +272,7 @@ async def test_close_writes_what_is_queued(lasting_url: str) -> None:
     await store.write(work)
     for unit in range(5_000):
         store.enqueue(an_exposure(experiment, f"u{unit}"))
-    recording = [asyncio.create_task(store.record(an_event(new))) for new in (None, None)]
+    recording = [asyncio.ensure_future(store.record(an_event(new))) for new in (None, None)]
     await asyncio.sleep(0)
     await store.close()
     await asyncio.gather(*recording)

@@ -7,12 +7,19 @@ coroutines below that take a lab.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
+import time
 from typing import Any
 
 import promptab
-from promptab import ConflictError, Lab
+from promptab import ConflictError, Lab, PromptabError, StateError
+
+ROUND_SECONDS = 0.25
+VERSION_ID = "11111111-1111-4111-8111-111111111111"
+HANG_SECONDS = 120.0
+"""A dozen processes that start at once on a busy machine take their time."""
 
 
 async def create_next(lab: Lab, count: int, who: str) -> list[str]:
@@ -30,6 +37,37 @@ async def create_exact(lab: Lab, version: str, who: str) -> str | None:
         return (await lab.versions.create_version("tone", "system", f"Be kind, {who}.", version)).template
     except ConflictError:
         return None
+
+
+async def create_exact_in_rounds(lab: Lab, rounds: int, who: str) -> list[bool]:
+    """Create 1.0.0, 1.0.1 and so on, each at the same moment as the other processes; return which were won."""
+    won = []
+    for number in range(rounds):
+        # all processes of a machine read one clock
+        await asyncio.sleep(ROUND_SECONDS - time.monotonic() % ROUND_SECONDS)
+        won.append(await create_exact(lab, f"1.0.{number}", who) is not None)
+    return won
+
+
+async def move_about(lab: Lab, version_ids: list[str], seconds: float) -> int:
+    """Promote and roll back by turns, whatever is live; return how many turns it took."""
+    turn, ends_at = 0, time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        turn += 1
+        with contextlib.suppress(ConflictError, StateError):  # another was faster; or nothing to go back to
+            if turn % 3 == 0:
+                await lab.versions.rollback("tone", "system")
+            else:
+                await lab.versions.promote(version_ids[turn % len(version_ids)])
+    return turn
+
+
+async def watch_production(lab: Lab, seconds: float) -> list[int]:
+    """Look again and again how many production versions there are; return the counts that were seen."""
+    seen, ends_at = set(), time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        seen.add(len(await lab.versions.list_versions("tone", status="production")))
+    return sorted(seen)
 
 
 async def promote(lab: Lab, version_id: str, expected: str | None) -> str:
@@ -75,14 +113,68 @@ async def reweigh(lab: Lab, experiment: str, splits: list[dict[str, float]]) -> 
     return len(splits)
 
 
+async def write_for(lab: Lab, seconds: float, callers: int) -> dict[str, Any]:
+    """Record events, and now and then create a version, until the time is over.
+
+    Returns the ids that were acknowledged, the errors that reached a caller, and how long the slowest of 100 waited.
+    """
+    acknowledged: list[str] = []
+    errors: list[str] = []
+    waits: list[float] = []
+    end = time.monotonic() + seconds
+
+    async def caller(number: int) -> None:
+        while time.monotonic() < end:
+            began = time.monotonic()
+            try:
+                event = await lab.metrics.record_event(VERSION_ID, True, cost=float(number))
+                acknowledged.append(event.event_id)
+                if number == 0 and len(acknowledged) % 20 == 0:
+                    await lab.versions.create_version("tone", "system", f"Be kind, {began}.")
+            except PromptabError as error:
+                errors.append(repr(error))
+            waits.append(time.monotonic() - began)
+
+    await asyncio.gather(*map(caller, range(callers)))
+    slowest = sorted(waits)[len(waits) * 99 // 100]
+    return {"acknowledged": acknowledged, "errors": errors, "p99": slowest}
+
+
+async def read_for(lab: Lab, seconds: float) -> dict[str, Any]:
+    """Read events and versions until the time is over; return the errors, and how many events each look saw."""
+    errors: list[str] = []
+    seen: list[int] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            seen.append((await lab.metrics.get_metrics(VERSION_ID)).total_events)
+            await lab.versions.list_versions("tone")
+        except PromptabError as error:
+            errors.append(repr(error))
+        await asyncio.sleep(0.05)
+    return {"errors": errors, "seen": seen}
+
+
 ACTIONS = {
     action.__name__: action
-    for action in (create_next, create_exact, promote, promote_in_turn, count_production, assign, reweigh)
+    for action in (
+        create_next,
+        create_exact_in_rounds,
+        move_about,
+        watch_production,
+        promote,
+        promote_in_turn,
+        count_production,
+        assign,
+        reweigh,
+        write_for,
+        read_for,
+    )
 }
 
 
 async def main(url: str, action: str, arguments: dict[str, Any]) -> None:
-    async with promptab.open(url) as lab:
+    async with promptab.open(url, timeout=HANG_SECONDS) as lab:
         await lab.store.snapshot()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)

@@ -1,12 +1,12 @@
-"""Events: reading them back, adding them up per version, and summing them over units for the statistics."""
+"""Events: reading them back, and summing them over units one by one."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     CTE,
@@ -26,20 +26,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.models import MetricEvent, PromptMetrics, PromptType, Tokens
+from promptab.models import MetricEvent, PromptType, Tokens
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.exposures import analysed
-from promptab.stores.schema import aliases, events, exposures, instant, versions
+from promptab.stores.queries.unit_totals import each_metric
+from promptab.stores.schema import aliases, events, exposures, versions
 
 MetricSums = dict[str, dict[str, dict[int, UnitSums]]]
 """metric -> variant -> epoch -> sums over units."""
-
-
-class Bucket(NamedTuple):
-    """The events of one version in one stretch of time."""
-
-    start: datetime
-    metrics: PromptMetrics
 
 
 class EventQueries:
@@ -62,60 +56,6 @@ class EventQueries:
             .limit(limit)
         )
         return [_record(row) for row in (await self._connection.execute(query)).all()]
-
-    async def metrics(
-        self,
-        version_ids: Iterable[str],
-        *,
-        start_time: datetime | None = None,
-        end_time: datetime | None = None,
-    ) -> dict[str, PromptMetrics]:
-        """Return what each version's events add up to; a version without events has zeros."""
-        wanted = list(version_ids)
-        conditions = [events.c.version_id.in_(wanted), *_between(start_time, end_time)]
-        rows = (
-            await self._connection.execute(
-                _totals_query()
-                .add_columns(events.c.version_id)
-                .where(*conditions)
-                .group_by(events.c.version_id)
-            )
-        ).all()
-        named = await self._named_means(events.c.version_id, *conditions)
-        found = {row.version_id: _metrics(row.version_id, row, named.get(row.version_id, {})) for row in rows}
-        return {
-            version_id: found.get(version_id) or PromptMetrics(version_id=version_id) for version_id in wanted
-        }
-
-    async def pooled_metrics(self, version_ids: Sequence[str]) -> PromptMetrics:
-        """Return what the events of all these versions add up to; its `version_id` is empty."""
-        among = events.c.version_id.in_(version_ids)
-        row = (await self._connection.execute(_totals_query().where(among))).one()
-        return _metrics("", row, (await self._named_means(literal(value=""), among)).get("", {}))
-
-    async def version_ids(self) -> list[str]:
-        """Return the versions that have events, in the order of their ids."""
-        query = select(events.c.version_id).where(events.c.version_id.is_not(None)).distinct()
-        return sorted((await self._connection.execute(query)).scalars())
-
-    async def over_time(
-        self, version_id: str, *, seconds: int, start_time: datetime | None, end_time: datetime | None
-    ) -> list[Bucket]:
-        """Return the metrics per stretch of `seconds`, oldest first; stretches without events are left out."""
-        width = seconds * 1_000_000
-        at = cast(events.c.at, events.c.sequence.type)
-        # the remainder of a time before 1970 is negative
-        start = (at - (at % width + width) % width).label("start")
-        within = _within(version_id, start_time, end_time)
-        rows = (
-            await self._connection.execute(
-                _totals_query().add_columns(start).where(*within).group_by(start).order_by(start)
-            )
-        ).all()
-        named = await self._named_means(start, *within)
-        return [
-            Bucket(instant(row.start), _metrics(version_id, row, named.get(row.start, {}))) for row in rows
-        ]
 
     async def unit_sums(self, experiment_id: str, *, without: Collection[str] = ()) -> MetricSums:
         """Return the sums over units of every metric that an experiment's events carry.
@@ -178,7 +118,7 @@ class EventQueries:
                 events.c.version_id.in_(of_prompt), value.is_not(None)
             )
         else:
-            each = self._each_metric()
+            each = each_metric(self._connection.dialect)
             source = (
                 select(cast(each.c.value, Float).label("value"))
                 .select_from(events.join(each, literal(value=True)))
@@ -198,11 +138,10 @@ class EventQueries:
             query = query.where(events.c.version_id.in_(list(version_ids)))
         return (await self._connection.execute(query)).rowcount
 
-    async def experiment_ids(self, version_ids: Iterable[str] | None) -> list[str]:
-        """Return the experiments that the events of these versions (None: all events) were part of."""
-        query = select(events.c.experiment_id).where(events.c.experiment_id.is_not(None)).distinct()
-        if version_ids is not None:
-            query = query.where(events.c.version_id.in_(list(version_ids)))
+    async def experiment_ids(self, version_ids: Iterable[str]) -> list[str]:
+        """Return the experiments that the events of these versions were part of."""
+        of_versions = (events.c.experiment_id.is_not(None), events.c.version_id.in_(list(version_ids)))
+        query = select(events.c.experiment_id).where(*of_versions).distinct()
         return sorted((await self._connection.execute(query)).scalars())
 
     async def count(self) -> int:
@@ -245,7 +184,7 @@ class EventQueries:
             ).where(wide.c[f"n_{name}"] > 0)
             for name in _MEASURES
         ]
-        each = self._each_metric()
+        each = each_metric(self._connection.dialect)
         parts.append(
             select(
                 each.c.key.label("metric"),
@@ -258,31 +197,6 @@ class EventQueries:
             .group_by(each.c.key, *key)
         )
         return union_all(*parts).cte("metric_totals")
-
-    async def _named_means(
-        self, group: ColumnElement[Any], *conditions: ColumnElement[bool]
-    ) -> dict[Any, dict[str, float]]:
-        """Return the mean of each named metric, by the group that its events are in."""
-        each = self._each_metric()
-        query = (
-            select(group.label("grouped"), each.c.key, func.avg(cast(each.c.value, Float)).label("mean"))
-            .select_from(events.join(each, literal(value=True)))
-            .where(*conditions, events.c.metrics.is_not(None))
-            .group_by(group, each.c.key)
-            .order_by(each.c.key)
-        )
-        means: dict[Any, dict[str, float]] = {}
-        for row in (await self._connection.execute(query)).all():
-            means.setdefault(row.grouped, {})[row.key] = float(row.mean)
-        return means
-
-    def _each_metric(self) -> Any:
-        """Return the rows (key, value) of an event's named metrics: the one thing that databases spell
-        differently.
-        """
-        if self._connection.dialect.name == "postgresql":
-            return func.jsonb_each_text(events.c.metrics).table_valued("key", "value").lateral()
-        return func.json_each(events.c.metrics).table_valued("key", "value")
 
 
 _MEASURES = ("success_rate", "response_time", "tokens", "cost", "rating")
@@ -313,55 +227,6 @@ def _between(start_time: datetime | None, end_time: datetime | None) -> list[Col
     if end_time is not None:
         conditions.append(events.c.at < end_time)
     return conditions
-
-
-def _totals_query() -> Select[Any]:
-    return select(
-        func.count().filter(events.c.kind == "use").label("uses"),
-        func.count(events.c.success).label("outcomes"),
-        func.count().filter(events.c.success.is_(True)).label("successes"),
-        func.avg(events.c.response_time).label("response_time"),
-        func.count(events.c.response_time).label("response_times"),
-        func.avg(events.c.rating).label("rating"),
-        func.count(events.c.rating).label("ratings"),
-        func.avg(cast(events.c.tokens, Float)).label("mean_tokens"),
-        func.count(events.c.tokens).label("token_counts"),
-        func.sum(events.c.tokens).label("tokens"),
-        func.sum(events.c.input_tokens).label("input_tokens"),
-        func.sum(events.c.cached_input_tokens).label("cached_input_tokens"),
-        func.sum(events.c.output_tokens).label("output_tokens"),
-        func.avg(events.c.cost).label("mean_cost"),
-        func.count(events.c.cost).label("costs"),
-        func.sum(events.c.cost).label("cost"),
-        func.min(events.c.at).label("first"),
-        func.max(events.c.at).label("last"),
-    )
-
-
-def _metrics(version_id: str, row: Row[Any], named: dict[str, float]) -> PromptMetrics:
-    return PromptMetrics(
-        version_id=version_id,
-        total_events=row.uses,
-        success_count=row.successes,
-        error_count=row.outcomes - row.successes,
-        success_rate=row.successes / row.outcomes if row.outcomes else 0.0,
-        avg_response_time=row.response_time or 0.0,
-        response_time_count=row.response_times,
-        avg_rating=row.rating or 0.0,
-        rating_count=row.ratings,
-        avg_tokens=row.mean_tokens or 0.0,
-        tokens_count=row.token_counts,
-        total_tokens=int(row.tokens or 0),
-        input_tokens=int(row.input_tokens or 0),
-        cached_input_tokens=int(row.cached_input_tokens or 0),
-        output_tokens=int(row.output_tokens or 0),
-        avg_cost=row.mean_cost or 0.0,
-        cost_count=row.costs,
-        total_cost=row.cost or 0.0,
-        metrics=named,
-        first_event_at=row.first,
-        last_event_at=row.last,
-    )
 
 
 def _record(row: Row[Any]) -> MetricEvent:

@@ -30,7 +30,8 @@ class ExposureQueries:
             return present
         try:
             async with self._connection.begin_nested():
-                await self._connection.execute(insert(exposures).values(**exposure.model_dump()))
+                values = {**exposure._asdict(), "attributes": dict(exposure.attributes)}
+                await self._connection.execute(insert(exposures).values(**values))
         except IntegrityError:
             present = await self.get(exposure.experiment_id, exposure.unit)
             if present is None:

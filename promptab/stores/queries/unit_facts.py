@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -81,6 +81,11 @@ def series_of(metric: MetricDefinition) -> tuple[Series, ...]:
     return tuple(found)
 
 
+def all_series(metrics: Iterable[MetricDefinition]) -> list[Series]:
+    """Return the series that some metrics are computed from, each once. Raises as `series_of` does."""
+    return list(dict.fromkeys(series for metric in metrics for series in series_of(metric)))
+
+
 def unit_metric(metric: MetricDefinition, carrier: Carrier) -> UnitMetric:
     """Say how a unit's totals become its pair (n, s), as the kinds of `MetricDefinition` have it."""
     one: ColumnElement[Any] = literal(1.0, Float)
@@ -131,7 +136,7 @@ class UnitFacts:
         if limit is not None:
             members = members.order_by(exposures.c.at, exposures.c.unit).limit(limit)
         self._experiment_id = experiment.experiment_id
-        self.table = self._table(_recorded(members.cte("members")))
+        self.table = self._table(recorded_under(members.cte("members")))
 
     @property
     def c(self) -> Any:
@@ -227,14 +232,14 @@ def attribute_text(dialect: Dialect, name: str) -> ColumnElement[Any]:
     return func.coalesce(select(text).where(each.c.key == name).scalar_subquery(), "")
 
 
-def _recorded(members: CTE) -> CTE:
+def recorded_under(members: CTE, name: str = "recorded") -> CTE:
     """Return each unit under all names that its events were recorded under: its own, and those of its sessions."""
     return union_all(
         select(members, members.c.unit.label("unit_as_recorded")),
         select(members, aliases.c.alias.label("unit_as_recorded")).join(
             aliases, aliases.c.unit == members.c.unit
         ),
-    ).cte("recorded")
+    ).cte(name)
 
 
 def _stored(series: Series) -> Series:

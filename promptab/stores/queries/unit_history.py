@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     Float,
+    FromClause,
     Subquery,
     and_,
     case,
@@ -25,25 +28,33 @@ from promptab.stats.covariate_sums import CovariateSums
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.queries.exposures import analysed
 from promptab.stores.queries.moments import mean_over
-from promptab.stores.queries.unit_facts import Carried, Series, UnitFacts, series_of, unit_metric
-from promptab.stores.queries.unit_totals import carrying, with_exposures
+from promptab.stores.queries.time_spans import DAY, start_of_stretch
+from promptab.stores.queries.unit_facts import (
+    Carried,
+    Series,
+    UnitFacts,
+    recorded_under,
+    series_of,
+    unit_metric,
+)
+from promptab.stores.queries.unit_totals import carrying
 from promptab.stores.schema import events, exposures
-
-_MICROSECOND = timedelta(microseconds=1)
+from promptab.stores.totals_schema import unit_days, unit_metric_days
 
 
 async def covariate_sums(
     connection: AsyncConnection,
     experiment: PromptExperiment,
     metric: MetricDefinition,
-    history: timedelta,
+    history_days: float,
     *which: ColumnElement[bool],
 ) -> dict[str, dict[int, CovariateSums]]:
     """Return the sums by variant and epoch over the units that count in the metric, about the means of all of them.
 
-    `which` are conditions on exposures.
+    `which` are conditions on exposures. The past are the full days (UTC) before the day of the exposure, so that the
+    totals by the day have it, whether the events are still there or not.
     """
-    pairs = _pairs(connection, experiment, metric, history, which)
+    pairs = _pairs(connection, experiment, metric, math.ceil(history_days), which)
     means = select(
         mean_over(pairs.c.n, pairs.c.s).label("center"), mean_over(pairs.c.m, pairs.c.x).label("pre_center")
     ).cte("means")
@@ -77,17 +88,29 @@ def _pairs(
     connection: AsyncConnection,
     experiment: PromptExperiment,
     metric: MetricDefinition,
-    history: timedelta,
+    days: int,
     which: tuple[ColumnElement[bool], ...],
 ) -> Any:
     """Return one row per unit that counts: (n, s) since its exposure, (m, x) before it."""
     series = series_of(metric)
     facts = UnitFacts(experiment, series, *which)
-    earlier = _earlier(connection, experiment, series, history, which)
+    members = (
+        select(exposures.c.unit, start_of_stretch(exposures.c.at, DAY).label("day"))
+        .where(exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which)
+        .cte("exposed")
+    )
+    capped = any(one.cap is not None for one in series)
+    told = _from_events(connection, series, members, days) if capped else _from_days(series, members, days)
+    source: FromClause = facts.table
+    for part in told:
+        source = source.outerjoin(part, part.c.unit == facts.c.unit)
 
     def carried_earlier(one: Series) -> Carried:
         index = series.index(one)
-        return Carried(*(func.coalesce(earlier.c[f"{part}_{index}"], 0.0) for part in ("n", "s")))
+        n, s = (
+            next(part.c[name] for part in told if name in part.c) for name in (f"n_{index}", f"s_{index}")
+        )
+        return Carried(func.coalesce(n, 0.0), func.coalesce(s, 0.0))
 
     since, before = unit_metric(metric, facts.carried), unit_metric(metric, carried_earlier)
     return (
@@ -99,34 +122,70 @@ def _pairs(
             before.n.label("m"),
             before.s.label("x"),
         )
-        .select_from(facts.table.outerjoin(earlier, earlier.c.unit == facts.c.unit))
+        .select_from(source)
         .where(since.counts)
         .cte("pairs")
     )
 
 
-def _earlier(
-    connection: AsyncConnection,
-    experiment: PromptExperiment,
-    series: tuple[Series, ...],
-    history: timedelta,
-    which: tuple[ColumnElement[bool], ...],
-) -> Subquery:
-    """Return what each unit's events carried in that time before its exposure; without units that have none."""
-    source = with_exposures(experiment.experiment_id)
-    values = []
-    for one in series:
-        source, value = carrying(source, one, connection.dialect)
-        values.append(value)
-    before = type_coerce(exposures.c.at, BigInteger) - type_coerce(events.c.at, BigInteger)
-    return (
-        select(
-            exposures.c.unit,
-            *(cast(func.count(value), Float).label(f"n_{index}") for index, value in enumerate(values)),
-            *(func.coalesce(func.sum(value), 0.0).label(f"s_{index}") for index, value in enumerate(values)),
+def _from_days(series: tuple[Series, ...], members: CTE, days: int) -> list[Subquery]:
+    """Return what each unit's events carried before its exposure, by the totals; without units that have none."""
+    recorded = recorded_under(members, "recorded_earlier")
+    sums: dict[str, ColumnElement[Any]]
+    wide = {index: one for index, one in enumerate(series) if one.has_columns}
+    rows = {index: one for index, one in enumerate(series) if not one.has_columns}
+    told = []
+    if wide:
+        sums = {
+            f"{part}_{index}": unit_days.c[f"{part}_{one.measure}"]
+            for index, one in wide.items()
+            for part in ("n", "s")
+        }
+        of_unit = and_(
+            unit_days.c.unit == recorded.c.unit_as_recorded, *_earlier(unit_days.c.day, recorded, days)
         )
-        .select_from(source)
-        .where(and_(before > 0, before <= history // _MICROSECOND), *analysed(experiment.overrides), *which)
-        .group_by(exposures.c.unit)
-        .subquery("earlier")
+        told.append(_summed_up(recorded, recorded.join(unit_days, of_unit), sums, "earlier"))
+    if rows:
+        totals = unit_metric_days
+        sums = {
+            f"{part}_{index}": case((totals.c.measure == one.measure, totals.c[part]), else_=0)
+            for index, one in rows.items()
+            for part in ("n", "s")
+        }
+        of_measure = and_(
+            totals.c.measure.in_(sorted({one.measure for one in rows.values()})),
+            totals.c.unit == recorded.c.unit_as_recorded,
+            *_earlier(totals.c.day, recorded, days),
+        )
+        told.append(_summed_up(recorded, recorded.join(totals, of_measure), sums, "earlier_rows"))
+    return told
+
+
+def _from_events(
+    connection: AsyncConnection, series: tuple[Series, ...], members: CTE, days: int
+) -> list[Subquery]:
+    """Return the same from the single events, which is the only place to cap them in."""
+    recorded = recorded_under(members, "recorded_earlier")
+    happened = start_of_stretch(events.c.at, DAY)
+    source: FromClause = events.join(
+        recorded,
+        and_(recorded.c.unit_as_recorded == events.c.unit, *_earlier(happened, recorded, days)),
     )
+    sums: dict[str, ColumnElement[Any]] = {}
+    for index, one in enumerate(series):
+        source, value = carrying(source, one, connection.dialect)
+        sums |= {f"n_{index}": case((value.is_(None), 0), else_=1), f"s_{index}": func.coalesce(value, 0.0)}
+    return [_summed_up(recorded, source, sums, "earlier")]
+
+
+def _earlier(day: ColumnElement[Any], recorded: CTE, days: int) -> tuple[ColumnElement[bool], ...]:
+    """Return whether a day is among the full ones before the day of the unit's exposure."""
+    at = type_coerce(day, BigInteger)
+    return at < recorded.c.day, at >= recorded.c.day - days * DAY
+
+
+def _summed_up(
+    recorded: CTE, source: FromClause, sums: Mapping[str, ColumnElement[Any]], name: str
+) -> Subquery:
+    totals = (cast(func.sum(column), Float).label(label) for label, column in sums.items())
+    return select(recorded.c.unit, *totals).select_from(source).group_by(recorded.c.unit).subquery(name)

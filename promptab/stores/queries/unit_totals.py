@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    Connection,
     Dialect,
     Float,
     FromClause,
@@ -41,6 +42,9 @@ _Source = tuple[FromClause, list[ColumnElement[bool]]]
 EVENTS_PER_STEP = 200_000
 """The events of one transaction: a second's work at most, so that writers come in between."""
 
+SETTLED = "promptab_settled"
+"""The execution option that names the last sequence before which no event can appear any more."""
+
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -57,23 +61,41 @@ class Step(NamedTuple):
     """Whether there is nothing behind it."""
 
 
-async def next_step(connection: AsyncConnection, experiment_id: str, *, after: int) -> Step:
-    """Return the stretch that begins after this sequence.
+class Stretch(NamedTuple):
+    """Events by their sequence: those after one, up to and including `upto`."""
 
-    On SQLite sequences are committed in their order, so that nothing can appear behind `upto` later.
+    upto: int
+    is_last: bool
+    """Whether there is nothing behind it."""
+
+
+async def stretch_after(connection: AsyncConnection, sequence: int) -> Stretch:
+    """Return the next events that a roll-up may take, at most `EVENTS_PER_STEP` of them.
+
+    On SQLite sequences are committed in their order, so that nothing can appear behind `upto` later. Where they are
+    not, the connection's option `SETTLED` says up to which they may be taken.
     """
+    settled = (await connection.run_sync(Connection.get_execution_options)).get(SETTLED)
+    takeable = [events.c.sequence > sequence]
+    if settled is not None:
+        takeable.append(events.c.sequence <= settled)
     full = (
         select(events.c.sequence)
-        .where(events.c.sequence > after)
+        .where(*takeable)
         .order_by(events.c.sequence)
         .offset(EVENTS_PER_STEP - 1)
         .limit(1)
         .scalar_subquery()
     )
-    newest = select(func.max(events.c.sequence)).scalar_subquery()
+    newest = select(func.max(events.c.sequence)).where(*takeable).scalar_subquery()
     end = (await connection.execute(select(full.label("full"), newest.label("newest")))).one()
-    upto = max(after, end.newest or 0) if end.full is None else end.full
-    step = Step(after, upto, has_events=False, has_named=False, is_last=end.full is None)
+    return Stretch(end.full or end.newest or sequence, end.full is None)
+
+
+async def next_step(connection: AsyncConnection, experiment_id: str, *, after: int) -> Step:
+    """Return the experiment's next step, which begins after this sequence."""
+    stretch = await stretch_after(connection, after)
+    step = Step(after, stretch.upto, has_events=False, has_named=False, is_last=stretch.is_last)
     counted = exists().where(*_within(experiment_id, step))
     named = counted.where(events.c.metrics.is_not(None))
     has_events, has_named = (await connection.execute(select(counted, named))).one()
@@ -253,22 +275,36 @@ def each_metric(dialect: Dialect) -> Any:
 
 
 def adding(
-    dialect: Dialect, table: Table, query: Select[Any] | None = None, *, constant: Collection[str] = ()
+    dialect: Dialect,
+    table: Table,
+    query: Select[Any] | None = None,
+    *,
+    constant: Collection[str] = (),
+    smallest: Collection[str] = (),
+    largest: Collection[str] = (),
 ) -> Any:
     """Return an insert, of a query's rows or of values, that adds to the row with the same key where there is one.
 
-    Columns in `constant` stay as they were.
+    Columns in `constant` stay as they were; of those in `smallest` and `largest` one of the two values stays.
     """
     insert = (postgresql if dialect.name == "postgresql" else sqlite).insert(table)
+
+    def together(column: ColumnElement[Any], more: ColumnElement[Any]) -> ColumnElement[Any]:
+        if column.key in smallest:
+            return case((more < column, more), else_=column)
+        if column.key in largest:
+            return case((more > column, more), else_=column)
+        return column + more
+
     keys = [column.name for column in table.primary_key]
-    sums = {
-        column.name: column + insert.excluded[column.name]
+    merged = {
+        column.name: together(column, insert.excluded[column.name])
         for column in table.columns
         if column.name not in {*keys, *constant}
     }
     if query is not None:
         insert = insert.from_select(query.selected_columns.keys(), query)
-    return insert.on_conflict_do_update(index_elements=keys, set_=sums)
+    return insert.on_conflict_do_update(index_elements=keys, set_=merged)
 
 
 def _capped(value: ColumnElement[Any], cap: float | None) -> ColumnElement[Any]:

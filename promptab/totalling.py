@@ -1,0 +1,35 @@
+"""Bringing the totals of all events up to date, step by step, so that writers come in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptab.models import PromptExperiment
+from promptab.stats.metric import MetricDefinition
+from promptab.stores.base import Store, Transaction
+
+if TYPE_CHECKING:
+    from promptab.stores.queries.total_rollup import TotalKind
+
+TAIL_EVENTS = 20_000
+"""So many events are added up as they are read sooner than a read has to write."""
+
+
+async def add_up(store: Store, kind: TotalKind, *, at_least: int = 1) -> None:
+    """Add the events to these totals that are not in them yet, where there are at least so many."""
+
+    async def behind(tx: Transaction) -> int:
+        return await tx.totals.behind(kind)
+
+    async def fold(tx: Transaction) -> bool:
+        return await tx.totals.fold(kind)
+
+    if await store.read(behind) >= at_least:
+        while await store.write(fold, shown=False):
+            pass
+
+
+def asks_for_the_past(experiment: PromptExperiment, *metrics: str | MetricDefinition) -> bool:
+    """Return whether any metric of the plan, or of these, is compared with what units did before."""
+    definitions = (*experiment.plan.metrics, *(m for m in metrics if isinstance(m, MetricDefinition)))
+    return any(definition.history_days is not None for definition in definitions)
