@@ -52,6 +52,10 @@ class GroupCommit:
         self._settings = settings
         self._on_refusal = on_refusal
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+        """The one in which the next batch is begun. Asking which it is takes a system call (getpid), and so is not
+        done for every event.
+        """
         self._written = self._batches = self._dropped = self._refused = 0
         self._start_over()
 
@@ -71,18 +75,19 @@ class GroupCommit:
 
     def submit(self, event: MetricEvent) -> asyncio.Future[MetricEvent]:
         """Return what becomes the event as it is stored, flagged or not; or the error that kept it out."""
-        answer: asyncio.Future[MetricEvent] = asyncio.get_running_loop().create_future()
         if self._closed:
             raise _closed()
-        if self.backlog.has_room():
-            self.backlog.add(self._encode(event), event, answer, monotonic())
-        elif self._settings.when_full == "wait":
-            self.backlog.outside.append(Blocked(self._encode(event), event, answer, monotonic()))
-        else:
-            raise self._full()
+        row = self._encode(event)
         if self._state < _STARTING:
             self._hurry()
         self._hurried = True
+        answer: asyncio.Future[MetricEvent] = self._loop.create_future()
+        if self.backlog.has_room():
+            self.backlog.add(row, event, answer, monotonic())
+        elif self._settings.when_full == "wait":
+            self.backlog.outside.append(Blocked(row, event, answer, monotonic()))
+        else:
+            raise self._full()
         return answer
 
     def offer(self, event: MetricEvent) -> bool:
@@ -171,12 +176,14 @@ class GroupCommit:
         if self._state < _STARTING:
             self._cancel_next()
             self._state = _STARTING
+            self._loop = asyncio.get_running_loop()
             # not at once: the other callers that are ready in this step of the loop add their rows first
-            self._next = asyncio.get_running_loop().call_soon(self._start)
+            self._next = self._loop.call_soon(self._start)
 
     def _delay(self) -> None:
         self._state = _DELAYED
-        self._next = asyncio.get_running_loop().call_later(self._settings.delay_seconds, self._start)
+        self._loop = asyncio.get_running_loop()
+        self._next = self._loop.call_later(self._settings.delay_seconds, self._start)
 
     def _cancel_next(self) -> None:
         if self._next is not None:
@@ -274,7 +281,7 @@ class GroupCommit:
         # at a random moment, so that processes that lost the store together do not come back together
         pause = random.uniform(longest / 2, longest)  # noqa: S311 - no secret
         self._state = _AWAY
-        self._next = asyncio.get_running_loop().call_later(pause, self._start)
+        self._next = self._loop.call_later(pause, self._start)
 
     def _reject_the_impatient(self, error: StoreUnavailableError) -> None:
         patience = self._settings.patience_seconds
