@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from promptab.stores.backlog import BATCH_ROWS, Backlog
 from promptab.stores.event_batch import sqlite_row
-from promptab.stores.event_rows import Batch
-from promptab.stores.event_thread import EventThread, EventWriter
+from promptab.stores.event_rows import EVENT_COLUMNS, Batch
+from promptab.stores.event_thread import EventThread, EventWriter, write_the_rest
 from promptab.stores.opening import open_store
 from tests.contract.records import an_event
 
@@ -101,6 +102,33 @@ async def test_a_batch_after_the_end_has_a_thread_and_a_connection_of_its_own(
         await asyncio.gather(first, second)
     assert thread.end()
     assert count(path) == 2
+
+
+async def test_at_the_end_a_batch_that_the_file_refuses_takes_no_other_along(
+    path: Path, thread: EventThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    backlog = Backlog(capacity=2 * BATCH_ROWS, capacity_bytes=2**30)
+    for number in range(BATCH_ROWS + 3):
+        event = an_event()
+        row = list(sqlite_row(event))
+        if number == 5:
+            row[EVENT_COLUMNS.index("kind")] = None  # what no check at the door lets through
+        backlog.add(tuple(row), event, None, 0.0)
+    write_the_rest(backlog, thread, "sqlite:///store.db")
+    assert count(path) == 3
+    assert f"{BATCH_ROWS} events could not be written: sqlite:///store.db: NOT NULL" in caplog.text
+
+
+async def test_at_the_end_what_a_file_that_is_away_did_not_take_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = partial(
+        EventWriter, str(tmp_path / "gone" / "store.db"), url="u", durability="normal", busy_seconds=0.01
+    )
+    backlog = Backlog(capacity=10, capacity_bytes=2**20)
+    backlog.add(sqlite_row(event := an_event()), event, None, 0.0)
+    write_the_rest(backlog, EventThread(writer), "sqlite:///store.db")
+    assert "sqlite:///store.db: 1 events were never written; close the lab" in caplog.text
 
 
 async def test_an_end_without_a_beginning_is_in_time(thread: EventThread) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from promptab.errors import StoreError
+from promptab.errors import StoreError, StoreUnavailableError
 from promptab.queueing import Durability
 from promptab.recent import Recent
 from promptab.stores.backlog import Backlog, report_lost
@@ -189,13 +189,23 @@ def write_the_rest(backlog: Backlog, thread: EventThread, url: str) -> None:
     writer = thread.new_writer()
     try:
         while backlog:
-            writer.commit(backlog.take())
-            backlog.settle()
-    except StoreError as error:
+            _write_or_refuse(backlog, writer)
+    except StoreUnavailableError as error:
         logger.warning("%s", error)
         report_lost(backlog, url)
     finally:
         writer.close()
+
+
+def _write_or_refuse(backlog: Backlog, writer: EventWriter) -> None:
+    try:
+        writer.commit(backlog.take())
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        # as in a loop: what the store does not take is no reason to lose what comes after it
+        logger.warning("%s could not be written: %s", backlog.batch.counted(), error)
+    backlog.settle()
 
 
 def _run(inbox: SimpleQueue[_Job | None], writer: EventWriter) -> None:
