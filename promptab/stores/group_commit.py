@@ -207,13 +207,13 @@ class GroupCommit:
 
     def _start(self) -> None:
         self._next = None
-        if self._look is None:
-            self._look_again_later()
         batch = self.backlog.take()
         self._hurried = self._hurried and bool(self.backlog.coming)
         self._state = _WRITING
         self._attempt = asyncio.ensure_future(self._commit(batch))
         self._attempt.add_done_callback(self._ended)
+        if self._look is None:
+            self._look_again_later(0)
 
     def _ended(self, attempt: asyncio.Future[BatchOutcome]) -> None:
         error = None if attempt.cancelled() else attempt.exception()
@@ -300,16 +300,23 @@ class GroupCommit:
         self._state = _AWAY
         self._next = self._loop.call_later(pause, self._start)
 
-    def _look_again_later(self) -> None:
+    def _look_again_later(self, times: int) -> None:
         patience = max(self._settings.patience_seconds, SHORTEST_PATIENCE_SECONDS)
-        self._look = self._loop.call_later(patience / LOOKS, self._look_who_waits, patience)
+        self._look = self._loop.call_later(
+            patience / LOOKS, self._look_who_waits, patience, self._attempt, times
+        )
 
-    def _look_who_waits(self, patience: float) -> None:
-        """Let nobody wait for an attempt that neither fails nor succeeds."""
+    def _look_who_waits(
+        self, patience: float, attempt: asyncio.Future[BatchOutcome] | None, times: int
+    ) -> None:
+        """Let nobody wait for an attempt that neither fails nor succeeds, and has been seen `times` times."""
         self._look = None
-        self._reject_the_impatient(patience)
+        # the clock alone would tell of a process that was stopped meanwhile that it had waited
+        times = times + 1 if attempt is self._attempt else 0
+        if times >= LOOKS:
+            self._reject_the_impatient(patience)
         if self.backlog:
-            self._look_again_later()
+            self._look_again_later(times)
 
     def _reject_the_impatient(self, patience: float) -> None:
         before = monotonic() - patience
