@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.models import PromptExperiment
 from promptab.stats.covariate_sums import CovariateSums
 from promptab.stats.metric import MetricDefinition
-from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.exposures import analysed, any_alias
 from promptab.stores.queries.moments import mean_over
 from promptab.stores.queries.time_spans import DAY, start_of_stretch
 from promptab.stores.queries.unit_facts import (
@@ -54,7 +54,7 @@ async def covariate_sums(
     `which` are conditions on exposures. The past are the full days (UTC) before the day of the exposure, so that the
     totals by the day have it, whether the events are still there or not.
     """
-    pairs = _pairs(connection, experiment, metric, math.ceil(history_days), which)
+    pairs = await _pairs(connection, experiment, metric, math.ceil(history_days), which)
     means = select(
         mean_over(pairs.c.n, pairs.c.s).label("center"), mean_over(pairs.c.m, pairs.c.x).label("pre_center")
     ).cte("means")
@@ -84,7 +84,7 @@ async def covariate_sums(
     return found
 
 
-def _pairs(
+async def _pairs(
     connection: AsyncConnection,
     experiment: PromptExperiment,
     metric: MetricDefinition,
@@ -93,14 +93,15 @@ def _pairs(
 ) -> Any:
     """Return one row per unit that counts: (n, s) since its exposure, (m, x) before it."""
     series = series_of(metric)
-    facts = UnitFacts(experiment, series, *which)
+    facts = await UnitFacts.of(connection, experiment, series, *which)
     members = (
         select(exposures.c.unit, start_of_stretch(exposures.c.at, DAY).label("day"))
         .where(exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which)
         .cte("exposed")
     )
+    recorded = recorded_under(members, "recorded_earlier", aliased=await any_alias(connection))
     capped = any(one.cap is not None for one in series)
-    told = _from_events(connection, series, members, days) if capped else _from_days(series, members, days)
+    told = _from_events(connection, series, recorded, days) if capped else _from_days(series, recorded, days)
     source: FromClause = facts.table
     for part in told:
         source = source.outerjoin(part, part.c.unit == facts.c.unit)
@@ -128,9 +129,8 @@ def _pairs(
     )
 
 
-def _from_days(series: tuple[Series, ...], members: CTE, days: int) -> list[Subquery]:
+def _from_days(series: tuple[Series, ...], recorded: CTE, days: int) -> list[Subquery]:
     """Return what each unit's events carried before its exposure, by the totals; without units that have none."""
-    recorded = recorded_under(members, "recorded_earlier")
     sums: dict[str, ColumnElement[Any]]
     wide = {index: one for index, one in enumerate(series) if one.has_columns}
     rows = {index: one for index, one in enumerate(series) if not one.has_columns}
@@ -162,10 +162,9 @@ def _from_days(series: tuple[Series, ...], members: CTE, days: int) -> list[Subq
 
 
 def _from_events(
-    connection: AsyncConnection, series: tuple[Series, ...], members: CTE, days: int
+    connection: AsyncConnection, series: tuple[Series, ...], recorded: CTE, days: int
 ) -> list[Subquery]:
     """Return the same from the single events, which is the only place to cap them in."""
-    recorded = recorded_under(members, "recorded_earlier")
     happened = start_of_stretch(events.c.at, DAY)
     source: FromClause = events.join(
         recorded,
