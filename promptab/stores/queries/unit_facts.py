@@ -10,6 +10,8 @@ from sqlalchemy import (
     ColumnElement,
     Dialect,
     Float,
+    FromClause,
+    Select,
     Subquery,
     Text,
     and_,
@@ -159,7 +161,7 @@ class UnitFacts:
         if limit is not None:
             members = members.order_by(exposures.c.at, exposures.c.unit).limit(limit)
         self._experiment_id = experiment.experiment_id
-        self.table = self._table(recorded_under(members.cte("members"), aliased=aliased))
+        self.table = self._table(recorded_under(members, "recorded", aliased=aliased))
 
     @property
     def c(self) -> Any:
@@ -170,7 +172,7 @@ class UnitFacts:
         index = self._series.index(series)
         return Carried(self.table.c[f"n_{index}"], self.table.c[f"s_{index}"])
 
-    def _table(self, recorded: CTE) -> CTE:
+    def _table(self, recorded: FromClause) -> CTE:
         own = unit_totals.c.variant.in_(("", recorded.c.variant))
         member = [recorded.c[name] for name in ("unit", "variant", "epoch", "at")]
         arms = {"reporting": own, "switched": ~own} if self._with_arms else {}
@@ -212,7 +214,7 @@ class UnitFacts:
             .cte("facts")
         )
 
-    def _of_rows(self, recorded: CTE) -> Subquery | None:
+    def _of_rows(self, recorded: FromClause) -> Subquery | None:
         """Return the series that have no columns, where any is asked for; without the units that carried none."""
         totals = unit_metric_totals
         wanted = {index: series.name for index, series in enumerate(self._series) if not series.has_columns}
@@ -257,18 +259,22 @@ def attribute_text(dialect: Dialect, name: str) -> ColumnElement[Any]:
     return func.coalesce(select(text).where(each.c.key == name).scalar_subquery(), "")
 
 
-def recorded_under(members: CTE, name: str = "recorded", *, aliased: bool) -> CTE:
+def recorded_under(members: Select[Any], name: str, *, aliased: bool) -> FromClause:
     """Return each unit under all names that its events were recorded under: its own, and those of its sessions.
 
     Where no name is an alias, units stay in the order of their key, and need not be sorted to be grouped.
     """
-    own = select(members, members.c.unit.label("unit_as_recorded"))
     if not aliased:
-        return own.cte(name)
-    of_sessions = select(members, aliases.c.alias.label("unit_as_recorded")).join(
-        aliases, aliases.c.unit == members.c.unit
-    )
-    return union_all(own, of_sessions).cte(name)
+        own = members.selected_columns["unit"]
+        # no CTE: SQLite would write it down where what is made of it is read twice
+        return members.add_columns(own.label("unit_as_recorded")).subquery(name)
+    chosen = members.cte(f"{name}_members")
+    return union_all(
+        select(chosen, chosen.c.unit.label("unit_as_recorded")),
+        select(chosen, aliases.c.alias.label("unit_as_recorded")).join(
+            aliases, aliases.c.unit == chosen.c.unit
+        ),
+    ).cte(name)
 
 
 def _stored(series: Series) -> Series:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
-    CTE,
     BigInteger,
     ColumnElement,
     Float,
@@ -94,10 +93,8 @@ async def _pairs(
     """Return one row per unit that counts: (n, s) since its exposure, (m, x) before it."""
     series = series_of(metric)
     facts = await UnitFacts.of(connection, experiment, series, *which)
-    members = (
-        select(exposures.c.unit, start_of_stretch(exposures.c.at, DAY).label("day"))
-        .where(exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which)
-        .cte("exposed")
+    members = select(exposures.c.unit, start_of_stretch(exposures.c.at, DAY).label("day")).where(
+        exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which
     )
     recorded = recorded_under(members, "recorded_earlier", aliased=await any_alias(connection))
     capped = any(one.cap is not None for one in series)
@@ -129,7 +126,7 @@ async def _pairs(
     )
 
 
-def _from_days(series: tuple[Series, ...], recorded: CTE, days: int) -> list[Subquery]:
+def _from_days(series: tuple[Series, ...], recorded: FromClause, days: int) -> list[Subquery]:
     """Return what each unit's events carried before its exposure, by the totals; without units that have none."""
     sums: dict[str, ColumnElement[Any]]
     wide = {index: one for index, one in enumerate(series) if one.has_columns}
@@ -162,7 +159,7 @@ def _from_days(series: tuple[Series, ...], recorded: CTE, days: int) -> list[Sub
 
 
 def _from_events(
-    connection: AsyncConnection, series: tuple[Series, ...], recorded: CTE, days: int
+    connection: AsyncConnection, series: tuple[Series, ...], recorded: FromClause, days: int
 ) -> list[Subquery]:
     """Return the same from the single events, which is the only place to cap them in."""
     happened = start_of_stretch(events.c.at, DAY)
@@ -177,14 +174,14 @@ def _from_events(
     return [_summed_up(recorded, source, sums, "earlier")]
 
 
-def _earlier(day: ColumnElement[Any], recorded: CTE, days: int) -> tuple[ColumnElement[bool], ...]:
+def _earlier(day: ColumnElement[Any], recorded: FromClause, days: int) -> tuple[ColumnElement[bool], ...]:
     """Return whether a day is among the full ones before the day of the unit's exposure."""
     at = type_coerce(day, BigInteger)
     return at < recorded.c.day, at >= recorded.c.day - days * DAY
 
 
 def _summed_up(
-    recorded: CTE, source: FromClause, sums: Mapping[str, ColumnElement[Any]], name: str
+    recorded: FromClause, source: FromClause, sums: Mapping[str, ColumnElement[Any]], name: str
 ) -> Subquery:
     totals = (cast(func.sum(column), Float).label(label) for label, column in sums.items())
     return select(recorded.c.unit, *totals).select_from(source).group_by(recorded.c.unit).subquery(name)
