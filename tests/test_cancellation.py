@@ -2,8 +2,8 @@
 
 After SQLite's own loops over the Nth failure: a call is cancelled in step 1, then a fresh one in step 2, and so on
 until one completes before its step comes. With PROMPTAB_FULL_RACES=1 in every step up to the 60th, and in every
-seventh from there on; otherwise in those of Fibonacci's numbers. Later steps are ever more alike: the caller waits for
-a transaction that runs by itself.
+seventh or tenth of them from there on; otherwise in those of Fibonacci's numbers. Later steps are ever more alike: the
+caller waits for a transaction that runs by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FULL = os.environ.get("PROMPTAB_FULL_RACES") == "1"
 
 SETTLING_SECONDS = 10.0
 """Long past what any transaction takes: what is still there then is left over."""
-MOST_STEPS = 2_000
+MOST_STEPS = 5_000
 
 PREPARATIONS: Mapping[type | ModuleType, Mapping[str, Preparation]] = {
     VersionManager: versions.PREPARATIONS,
@@ -96,13 +96,13 @@ def test_a_call_cancelled_in_any_step_has_its_whole_effect_or_none(
 
 
 def steps() -> Iterator[int]:
-    if FULL:
-        yield from range(1, 60)
-        yield from range(60, MOST_STEPS, 7)
-    one, other = 1, 2
-    while one < MOST_STEPS:
-        yield one
-        one, other = other, one + other
+    step, following = 1, 2
+    while step < MOST_STEPS:
+        yield step
+        if not FULL:
+            step, following = following, step + following
+        else:
+            step += 1 if step < 60 else max(7, step // 10)
 
 
 async def assert_all_or_nothing(attempt: Attempt, *, was_cancelled: bool) -> None:
