@@ -2,7 +2,9 @@
 
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
+from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .choice import Choice
+from .completing import Completion
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
@@ -49,11 +51,15 @@ __all__ = [
     "AnalysisPlan",
     "AnalysisResult",
     "Assignment",
+    "Call",
+    "CallObserver",
     "Choice",
+    "Completion",
     "ConflictError",
     "Deployment",
     "ExperimentStatus",
     "FileSystemPromptLibrary",
+    "FinishedCall",
     "InteractionResult",
     "InvalidInputError",
     "Lab",
@@ -66,7 +72,10 @@ __all__ = [
     "MetricsSummary",
     "MissingExtraError",
     "NotFoundError",
+    "ObservedStream",
     "PerformancePeriod",
+    "Price",
+    "PriceBook",
     "PromptExperiment",
     "PromptFileError",
     "PromptMetrics",
@@ -83,6 +92,7 @@ __all__ = [
     "TemplateLimitError",
     "Tokens",
     "UnderstatedVersionWarning",
+    "Usage",
     "VariableError",
     "VersionDiff",
     "VersionManager",

@@ -13,10 +13,12 @@ from promptab.analysis.result import AnalysisResult, Method
 from promptab.assigning import unit_of
 from promptab.checks import check_json_object
 from promptab.choice import Choice, Source
+from promptab.completing import Completing
 from promptab.content import check_prompt, compile_version
 from promptab.deploying import check_environment
-from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.errors import InvalidInputError, NotFoundError, StateError, StoreUnavailableError
 from promptab.experiments import ABTestManager
+from promptab.fallback import Fallback, fallback_choice
 from promptab.live_experiment import LiveExperiment
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
@@ -36,7 +38,7 @@ COMPILED_VERSIONS = 4_096
 """Compiled templates kept in memory; past that all are compiled afresh as they are needed."""
 
 
-class Lab:
+class Lab(Completing):
     """An open store with its managers: `versions`, `experiments`, `metrics`. Made by `promptab.open`."""
 
     def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
@@ -60,6 +62,7 @@ class Lab:
         attributes: Mapping[str, Any] | None = None,
         version: str | None = None,
         environment: str | None = None,
+        fallback: Fallback | None = None,
     ) -> Choice:
         """Return what this request is served, and why.
 
@@ -68,10 +71,17 @@ class Lab:
         latest active version. A unit that an experiment leaves out gets production, or the control where
         nothing is in production.
 
+        `fallback`, a template or a version, is served where the store has not been reached even once.
+
         Raises `NotFoundError` where there is nothing to serve.
         """
         kind, name = check_prompt(name, prompt_type)
-        snapshot = await self.store.snapshot()
+        try:
+            snapshot = await self.store.snapshot()
+        except StoreUnavailableError as error:
+            if fallback is None:
+                raise
+            return fallback_choice(kind, name, fallback, self.metrics, reason=str(error))
         if version is not None and environment is not None:
             raise InvalidInputError(
                 "environment", environment, "left out beside version", "name one of the two"
@@ -159,6 +169,7 @@ class Lab:
 
     async def close(self) -> None:
         """Write what is queued and close the store. A second time does nothing."""
+        await self.metrics.calls.flush()
         await self.store.close()
 
     async def __aenter__(self) -> Self:

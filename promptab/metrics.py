@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from promptab.assigning import find_experiment, session_unit
+from promptab.calls.log import CallLog
 from promptab.checks import (
     check_count,
     check_event_time,
@@ -79,6 +81,11 @@ class PerformancePeriod(Record):
 
 class MetricsCollector(Planning):
     """Records events and outcomes, and answers what they add up to."""
+
+    @cached_property
+    def calls(self) -> CallLog:
+        """Where the tracked calls of a model go."""
+        return CallLog(self.record_event, self._clock)
 
     async def record_event(
         self,

@@ -66,6 +66,7 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "metrics",
                 "compare",
                 "copy",
+                "cost",
                 "doctor",
             ),
         ]

@@ -18,12 +18,21 @@ ORDER = (
     "init", "list", "log", "show", "diff", "new", "tag", "render", "promote",
     "experiment sample-size",
     "experiment create", "experiment list", "assign", "record", "experiment status", "experiment analyze", "metrics",
-    "compare",
+    "cost", "compare",
     "experiment weights", "experiment pause", "experiment resume", "experiment complete",
     "experiment start", "experiment stop", "rollback", "deployments", "doctor",
 )  # fmt: skip
 ELSEWHERE = frozenset(
-    {"demo", "sync", "copy", "experiment replay", "experiment interaction", "experiment promote-winner"}
+    {
+        "demo",
+        "sync",
+        "copy",
+        "import",
+        "export",
+        "experiment replay",
+        "experiment interaction",
+        "experiment promote-winner",
+    }
 )
 """Commands whose examples need other files, or many recorded units, and are run by their own tests."""
 

@@ -18,23 +18,25 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plan"}),
     frozenset({"models"}),
     frozenset({"semver", "allocation", "templates", "lifecycle", "measures"}),
+    frozenset({"calls"}),
     frozenset({"content", "diff", "experiment_rules", "live_experiment"}),
     frozenset({"analysis", "snapshot"}),
     frozenset({"stores", "library"}),
-    frozenset({"managed", "resolving", "starting", "gathering"}),
+    frozenset({"formats", "managed", "resolving", "starting", "gathering"}),
     frozenset({"deploying", "assigning"}),
     frozenset({"analysing"}),
     frozenset({"planning"}),
     frozenset({"versions", "experiments", "metrics"}),
-    frozenset({"choice", "lab", "sync", "copying", "doctor", "report"}),
+    frozenset({"choice"}),
+    frozenset({"fallback"}),
+    frozenset({"completing"}),
+    frozenset({"lab", "sync", "copying", "doctor", "report"}),
     frozenset({"demo"}),
     frozenset({"cli", "server", "testing", "integrations"}),
 )
 """From the ground up; names are those of the modules and packages directly in promptab/."""
 
-BESIDE = frozenset(
-    {("checks", "errors"), ("diff", "content"), ("lab", "choice"), ("copying", "sync"), ("doctor", "sync")}
-)
+BESIDE = frozenset({("checks", "errors"), ("diff", "content"), ("copying", "sync"), ("doctor", "sync")})
 """What may be imported from the same floor: (who, whom). Edges are on one floor, so none of them may."""
 
 FACE = "the package itself"

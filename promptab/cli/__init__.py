@@ -43,6 +43,11 @@ class Promptab(LazyGroup):
         "metrics": Entry(
             "promptab.cli.metrics:metrics", "Add up the outcomes, version by version.", _OUTCOMES
         ),
+        "cost": Entry("promptab.cli.cost:cost", "Add up what calls cost.", _OUTCOMES),
+        "import": Entry(
+            "promptab.cli.importing:import_", "Make versions of other tools' prompt files.", _STORES
+        ),
+        "export": Entry("promptab.cli.exporting:export", "Write a version as another tool's file.", _STORES),
         "copy": Entry(
             "promptab.cli.copy:copy", "Copy versions with their history to another store.", _STORES
         ),

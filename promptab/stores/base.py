@@ -21,12 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from promptab.models import Exposure, MetricEvent
 from promptab.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from promptab.stores.queries.costs import CostQueries
     from promptab.stores.queries.crossing import CrossingQueries
     from promptab.stores.queries.deployments import DeploymentQueries
     from promptab.stores.queries.events import EventQueries
@@ -51,7 +52,11 @@ class Transaction:
     rollup: RollupQueries
     crossing: CrossingQueries
     history: MetricHistoryQueries
+    costs: CostQueries
 
+
+CostKey = Literal["version", "prompt", "model", "variant"]
+"""What costs can be added up by."""
 
 Work = Callable[[Transaction], Awaitable[T]]
 

@@ -25,6 +25,7 @@ from promptab.stores.base import Transaction, Work
 from promptab.stores.driver_errors import translated
 from promptab.stores.group_commit import BatchOutcome, GroupCommit, Row
 from promptab.stores.picture import take_snapshot
+from promptab.stores.queries.costs import CostQueries
 from promptab.stores.queries.crossing import CrossingQueries
 from promptab.stores.queries.deployments import DeploymentQueries
 from promptab.stores.queries.events import EventQueries
@@ -261,4 +262,5 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         rollup=RollupQueries(connection),
         crossing=CrossingQueries(connection),
         history=MetricHistoryQueries(connection),
+        costs=CostQueries(connection),
     )
