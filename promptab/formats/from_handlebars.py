@@ -62,7 +62,7 @@ def conversation(
     def refuse(line: int, message: str) -> NoReturn:
         raise PromptFileError(path, message, line=line + first_line - 1)
 
-    check_size(source, label=path)
+    check_size(len(source), label=path)
     nodes = parse(source, refuse)
     values = KnownValues(schema, defaults or {}, frozenset(_tested(nodes)))
     writer = _Writer(frozenset(_first_steps(nodes)))

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, nodes
+from jinja2 import nodes
 
 from promptab.formats.jinja_tree import check_size
+from promptab.formats.jinja_trimming import Token, settled
 from promptab.library import PromptSource
 from promptab.models import PromptVersion
 from promptab.templates import Limits
 from promptab.templates.syntax import parse
 
-# only its lexer is used: nothing is ever compiled or rendered by it
-_LEXER = Environment(keep_trailing_newline=True, autoescape=False)  # noqa: S701
 _ASSIGNING = (nodes.Assign, nodes.AssignBlock, nodes.Macro)
 
 
@@ -28,9 +27,9 @@ def whole_source(version: PromptVersion, versions: Mapping[str, PromptVersion]) 
     return PromptSource(
         name=version.name,
         prompt_type=version.prompt_type,
-        template=inliner.inlined(version.template, version),
+        template=inliner.text(version.template, version),
         messages=tuple(
-            message.model_copy(update={"content": inliner.inlined(message.content, version)})
+            message.model_copy(update={"content": inliner.text(message.content, version)})
             for message in version.messages
         ),
         defaults=inliner.defaults(version),
@@ -41,7 +40,7 @@ def whole_source(version: PromptVersion, versions: Mapping[str, PromptVersion]) 
 
 
 class _Inliner:
-    """Puts texts in, each included version worked out once: two includes of two includes would double at every level."""
+    """Puts texts in. Each included version is worked out once, as pairs in one another double at each level."""
 
     def __init__(self, versions: Mapping[str, PromptVersion]) -> None:
         self.versions = versions
@@ -57,25 +56,26 @@ class _Inliner:
             self.merged[version.version_id] = merged
         return self.merged[version.version_id]
 
-    def inlined(self, source: str, version: PromptVersion) -> str:
-        if not version.includes:
-            return source
-        written: list[str] = []
-        tag: list[tuple[str, str]] = []
-        for _, kind, value in _LEXER.lex(source):
-            if kind != "block_begin" and not tag:
-                written.append(value)
-                continue
-            tag.append((kind, value))
-            if kind == "block_end":
-                written.append(self.tag(tag, version))
-                check_size("".join(written), label=version.label)
-                tag = []
-        return "".join(_apart(written))
+    def text(self, source: str, version: PromptVersion) -> str:
+        """A template of the version; without includes it stays as its author wrote it."""
+        return self.inlined(source, version) if version.includes else source
 
-    def tag(self, tag: list[tuple[str, str]], version: PromptVersion) -> str:
+    def inlined(self, source: str, version: PromptVersion) -> str:
+        written: list[str] = []
+        tag: list[Token] = []
+        size = 0
+        for token in settled(source, label=version.label):
+            tag.append(token)
+            if tag[0][0] != "block_begin" or token[0] == "block_end":
+                written.append(self.tag(tag, version))
+                size += len(written[-1])
+                check_size(size, label=version.label)
+                tag = []
+        return "".join(written)
+
+    def tag(self, tag: list[Token], version: PromptVersion) -> str:
         words = [value for kind, value in tag if kind in {"name", "string"}]
-        if words[:1] == ["include"]:
+        if tag[0][0] == "block_begin" and words[0] == "include":
             return self.body(self.versions[version.includes[words[1][1:-1]]])
         return "".join(value for _, value in tag)
 
@@ -84,15 +84,6 @@ class _Inliner:
             body = self.inlined(version.template, version)
             tree = parse(version.template, name=version.label, limits=Limits()).tree
             # what an included text sets is its own, so it is given a scope where it sets anything
-            if next(tree.find_all(_ASSIGNING), None) is not None:
-                body = "".join(_apart(["{% with %}", body, "{% endwith %}"]))
-            self.bodies[version.version_id] = body
+            sets_any = next(tree.find_all(_ASSIGNING), None) is not None
+            self.bodies[version.version_id] = f"{{% with %}}{body}{{% endwith %}}" if sets_any else body
         return self.bodies[version.version_id]
-
-
-def _apart(pieces: list[str]) -> list[str]:
-    """Keep a brace at the end of one piece from becoming a tag with the beginning of the next."""
-    return [
-        f"{piece[:-1]}{{{{ '{{' }}}}" if piece.endswith("{") and following[:1] in {"{", "%", "#"} else piece
-        for piece, following in zip(pieces, [*pieces, ""][1:], strict=True)
-    ]

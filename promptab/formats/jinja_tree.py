@@ -23,11 +23,11 @@ class Origin(NamedTuple):
         return TemplateError(f"{self.language} cannot say {what}", template=self.label, line=node.lineno)
 
 
-def check_size(source: str, *, label: str) -> None:
+def check_size(chars: int, *, label: str) -> None:
     """Refuse a template that is too large to be one, before any work is spent on it. Raises `TemplateLimitError`."""
     limit = Limits().source_chars
-    if len(source) > limit:
-        message = f"has {len(source)} characters, more than {limit} (limit `source_chars`)"
+    if chars > limit:
+        message = f"has {chars} characters, more than {limit} (limit `source_chars`)"
         raise TemplateLimitError(message, template=label)
 
 

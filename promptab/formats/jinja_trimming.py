@@ -19,30 +19,44 @@ _PLAIN = Environment(keep_trailing_newline=True, autoescape=False)  # noqa: S701
 _BEGIN = frozenset({"block_begin", "comment_begin"})
 _END = frozenset({"block_end", "comment_end", "raw_end"})
 
+Token = tuple[str, str]
+"""Kind, as Jinja2's lexer has it, and source."""
 
-def from_trimming(source: str, *, label: str) -> str:
-    """Return a template that renders here as `source` does where blocks are trimmed; comments go.
+
+def settled(source: str, *, label: str, trims: bool = False) -> Iterator[Token]:
+    """The tokens of a template whose blanks are settled: no sign at a tag takes any away, and none is needed.
+
+    Comments are left out, and what stands in `{% raw %}` is a text like others. In a row they are a template of the
+    same meaning, which another template can take in.
+
+    Args:
+        source: the template.
+        label: what to call it in refusals.
+        trims: whether its engine trims blocks.
 
     Raises:
         TemplateError: with the line of what is no Jinja2.
     """
-    written: list[str] = []
-    for kind, value in _tokens(_TRIMMING, source, label):
+    for kind, value in _tokens(_TRIMMING if trims else _PLAIN, source, label):
         if kind.startswith(("comment", "raw")):
             continue
         if kind == "data":
-            written.append(literal(value))
+            yield kind, literal(value)
         elif kind.endswith("_begin"):
-            written.append(value[:2])
+            yield kind, value[:2]
         elif kind.endswith("_end"):
-            written.append(value.strip()[-2:])
+            yield kind, value.strip()[-2:]
         else:
-            written.append(value)
-    return "".join(written)
+            yield kind, value
+
+
+def from_trimming(source: str, *, label: str) -> str:
+    """Return a template that renders here as `source` does where blocks are trimmed. Raises as `settled`."""
+    return "".join(value for _, value in settled(source, label=label, trims=True))
 
 
 def for_trimming(source: str, *, label: str) -> str:
-    """Return a template that renders where blocks are trimmed as `source` does here. Raises as above."""
+    """Return a template that renders where blocks are trimmed as `source` does here. Raises as `settled`."""
     tokens = list(_tokens(_PLAIN, source, label))
     written = [""]
     for index, (kind, value) in enumerate(tokens):
@@ -50,20 +64,15 @@ def for_trimming(source: str, *, label: str) -> str:
         before = written[-1][-1:] or "\n"
         if kind in _BEGIN and value in {"{%", "{#"} and before.isspace():
             written.append(f"{value}+")
-        elif (
-            kind in _END
-            and value.endswith(("%}", "#}"))
-            and value[-3:-2] != "-"
-            and following[:1] in {"\n", "\r"}
-        ):
+        elif kind in _END and value[-3:-2] != "-" and following[:1] in {"\n", "\r"}:
             written.append(f"{value[:-2]}+{value[-2:]}")
         else:
             written.append(value)
     return "".join(written)
 
 
-def _tokens(environment: Environment, source: str, label: str) -> Iterator[tuple[str, str]]:
-    check_size(source, label=label)
+def _tokens(environment: Environment, source: str, label: str) -> Iterator[Token]:
+    check_size(len(source), label=label)
     try:
         for _, kind, value in environment.lex(source):
             yield kind, value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from promptab.errors import PromptFileError
-from promptab.formats import Format
+from promptab.errors import InvalidInputError, PromptFileError
+from promptab.formats import Format, read_foreign
 from tests.formats.rendering import read
 
 ROLES = "system:\nBe kind.\nuser:\nHi"
@@ -87,7 +89,28 @@ def test_files_of_promptab_are_told_where_they_belong(text: str) -> None:
         read(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x\n" + " " * 200_000 + "x",
+        "system" + " " * 200_000,
+        "{{" * 40_000,
+        "{{#if a}}" * 11_000,
+        "((" * 50_000,
+        "{% " * 60_000,
+    ],
+)
+def test_hostile_texts_take_no_time_of_note(text: str) -> None:
+    """Each would hang for minutes in a pattern, or a search, that begins anew at every place."""
+    with pytest.raises(InvalidInputError):
+        read(text)
+    for form in Format:
+        with contextlib.suppress(InvalidInputError):
+            read(text, form, path="user/a.yaml")
+
+
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"a\x00b", b"---\na: \x07\n---\n"])
 def test_what_is_no_text_is_refused(data: bytes) -> None:
-    with pytest.raises(PromptFileError):
-        read(data.decode("latin-1") if data[:1] != b"\xff" else "\x80")
+    for form in (None, *Format):
+        with pytest.raises(PromptFileError):
+            read_foreign(data, path="user/a.yaml", form=form)
