@@ -2,7 +2,9 @@
 
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
+from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .choice import Choice
+from .completing import Completion
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
@@ -51,11 +53,15 @@ __all__ = [
     "AnalysisPlan",
     "AnalysisResult",
     "Assignment",
+    "Call",
+    "CallObserver",
     "Choice",
+    "Completion",
     "ConflictError",
     "Deployment",
     "ExperimentStatus",
     "FileSystemPromptLibrary",
+    "FinishedCall",
     "InteractionResult",
     "InvalidInputError",
     "Lab",
@@ -69,7 +75,10 @@ __all__ = [
     "MissingExtraError",
     "NeedsStoreError",
     "NotFoundError",
+    "ObservedStream",
     "PerformancePeriod",
+    "Price",
+    "PriceBook",
     "PromptExperiment",
     "PromptFileError",
     "PromptMetrics",
@@ -88,6 +97,7 @@ __all__ = [
     "TemplateLimitError",
     "Tokens",
     "UnderstatedVersionWarning",
+    "Usage",
     "VariableError",
     "VersionDiff",
     "VersionManager",

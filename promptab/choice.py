@@ -10,6 +10,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from promptab.calls.call import Call
+from promptab.calls.finished import Subject
 from promptab.errors import InvalidInputError
 from promptab.measures import TokensInput
 from promptab.metrics import MetricsCollector
@@ -202,6 +204,32 @@ class Choice:
             user_id=self._unit if in_experiment else None,
             event_id=event_id,
             timestamp=timestamp,
+        )
+
+    def call(self, *, metadata: Mapping[str, Any] | None = None) -> Call:
+        """Track one call of a model that your own code makes: `async with choice.call() as call`, then
+        `call.observe(response)`; it records one event, whatever comes of it.
+        """
+        return Call(self._collector.calls, self._subject(), metadata=metadata)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether there is something to render; a model or a configuration has none."""
+        return self._served.compiled is not None
+
+    def _subject(self) -> Subject:
+        version = self._served.version
+        return Subject(
+            name=self.name,
+            prompt_type=self.prompt_type,
+            source=self.source,
+            version_id=None if version is None else version.version_id,
+            version=None if version is None else version.version,
+            content_hash=self.content_hash,
+            experiment_id=self.experiment_id,
+            variant=self.variant,
+            unit=self.unit if self.experiment_id is not None else None,
+            stands_in_for=f"{self.prompt_type}/{self.name}" if self.source == "fallback" else None,
         )
 
     def _renderable(self) -> CompiledPrompt:

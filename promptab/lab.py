@@ -14,8 +14,11 @@ from promptab.analysis.planned import InteractionResult, ReplayResult
 from promptab.analysis.result import AnalysisResult, Method
 from promptab.choice import Choice
 from promptab.choosing import Chooser, Request
-from promptab.errors import NotFoundError, StateError
+from promptab.completing import Completing
+from promptab.content import check_prompt
+from promptab.errors import NotFoundError, StateError, StoreUnavailableError
 from promptab.experiments import ABTestManager
+from promptab.fallback import Fallback, fallback_choice
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
 from promptab.models import Deployment, PromptVersion
@@ -26,7 +29,7 @@ from promptab.stores.opening import open_until_the_loop_ends
 from promptab.versions import VersionManager
 
 
-class Lab:
+class Lab(Completing):
     """An open store with its managers: `versions`, `experiments`, `metrics`. Made by `promptab.open`."""
 
     def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
@@ -47,6 +50,7 @@ class Lab:
         attributes: Mapping[str, Any] | None = None,
         version: str | None = None,
         environment: str | None = None,
+        fallback: Fallback | None = None,
     ) -> Choice:
         """Return what this request is served, and why.
 
@@ -55,6 +59,8 @@ class Lab:
         latest active version. A unit that an experiment leaves out gets production, or the control where
         nothing is in production.
 
+        `fallback`, a template or a version, is served where the store has not been reached even once.
+
         Raises `NotFoundError` where there is nothing to serve.
         """
         if version is None and environment is None and not attributes:
@@ -62,7 +68,13 @@ class Lab:
             if known is not None:
                 return known
         request = Request(user_id, session_id, features, attributes, version, environment)
-        return await self._chooser.choose(name, prompt_type, request)
+        try:
+            return await self._chooser.choose(name, prompt_type, request)
+        except StoreUnavailableError as error:
+            if fallback is None or self.store.latest_snapshot() is not None:
+                raise
+            kind, name = check_prompt(name, prompt_type)
+            return fallback_choice(kind, name, fallback, self.metrics, reason=str(error))
 
     def choose_nowait(
         self,
@@ -161,6 +173,7 @@ class Lab:
 
     async def close(self) -> None:
         """Write what is queued and close the store. A second time does nothing."""
+        await self.metrics.calls.flush()
         await self.store.close()
 
     async def __aenter__(self) -> Self:

@@ -72,6 +72,7 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "compare",
                 "copy",
                 "snapshot",
+                "cost",
                 "doctor",
             ),
         ]

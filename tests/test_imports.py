@@ -21,6 +21,8 @@ HEAVY = (
     "altair",
     "anthropic",
     "fastapi",
+    "genai_prices",
+    "httpx2",
     "jsonschema",
     "numpy",
     "openai",

@@ -46,6 +46,11 @@ class Promptab(LazyGroup):
         "events": Entry(
             "promptab.cli.events:app", "Write single events to files, or drop old ones.", _OUTCOMES
         ),
+        "cost": Entry("promptab.cli.cost:cost", "Add up what calls cost.", _OUTCOMES),
+        "import": Entry(
+            "promptab.cli.importing:import_", "Make versions of other tools' prompt files.", _STORES
+        ),
+        "export": Entry("promptab.cli.exporting:export", "Write a version as another tool's file.", _STORES),
         "copy": Entry(
             "promptab.cli.copy:copy", "Copy versions with their history to another store.", _STORES
         ),
