@@ -204,7 +204,6 @@ class Completing:
             raise InvalidInputError("by", by, f"one of {', '.join(get_args(CostKey))}")
         start = None if since is None else check_time("since", since)
         await self.calls.flush()
-        await self.store.flush()
 
         async def work(tx: Transaction) -> list[CostRow]:
             return await tx.costs.by(by, since=start)
@@ -213,7 +212,7 @@ class Completing:
 
     async def _recorded(self, call_id: str) -> MetricEvent:
         """Return the event of a call, waiting for one of this process that is on its way."""
-        await self.calls.settle(call_id)
+        await self.calls.settle()
         await self.store.flush()
 
         async def work(tx: Transaction) -> MetricEvent | None:

@@ -173,7 +173,7 @@ class Lab(Completing):
 
     async def close(self) -> None:
         """Write what is queued and close the store. A second time does nothing."""
-        await self.metrics.calls.flush()
+        await self.metrics.calls.settle()
         await self.store.close()
 
     async def __aenter__(self) -> Self:
@@ -243,6 +243,7 @@ def open(  # noqa: A001 - `promptab.open` is the name users write
     clock: Clock = utc_now,
     timeout: float = OPEN_SECONDS,
     snapshot_file: str | Path | None = None,
+    may_be_away: bool = False,
     durability: Durability = "normal",
     queue: QueueSettings = DEFAULT_QUEUE,
 ) -> Opening:
@@ -255,6 +256,8 @@ def open(  # noqa: A001 - `promptab.open` is the name users write
     Opening takes `timeout` seconds at most, 0.1 to 3600; a long migration may need more than the default of 60. Where
     the store cannot be reached in that time and `snapshot_file` holds a snapshot, `choose` serves from that, says so
     by its age, and goes over to the store when that is back; the file is written anew with every change that is seen.
-    Raises what `open_store` raises, and `StoreUnavailableError` after the time.
+    With `may_be_away` there is a lab also without a snapshot: `choose` and `complete` serve their `fallback` until
+    the store is there, and raise `StoreUnavailableError` where they have none. Otherwise opening raises that error
+    after the time; and what `open_store` raises in any case.
     """
-    return Opening(clock, Access(url, timeout, snapshot_file, durability, queue))
+    return Opening(clock, Access(url, timeout, snapshot_file, may_be_away, durability, queue))

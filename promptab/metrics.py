@@ -65,7 +65,7 @@ class MetricsCollector(Recording, Retention):
     @cached_property
     def calls(self) -> CallLog:
         """Where the tracked calls of a model go."""
-        return CallLog(self.record_event, self._clock)
+        return CallLog(self, self._clock)
 
     async def get_metrics(
         self, version_id: str, *, start_time: datetime | None = None, end_time: datetime | None = None

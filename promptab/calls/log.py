@@ -5,39 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import Context
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from promptab.calls.finished import CallObserver, FinishedCall
 from promptab.calls.pricing import PriceBook
-from promptab.measures import TokensInput
+from promptab.errors import NeedsStoreError
 from promptab.models import MetricEvent
 
 logger = logging.getLogger("promptab.calls")
 
 
-class Record(Protocol):
-    """`MetricsCollector.record_event`."""
+class Recorder(Protocol):
+    """What a `CallLog` needs of a `MetricsCollector`."""
 
-    async def __call__(
-        self,
-        version_id: str | None,
-        success: bool | None = None,  # noqa: FBT001 - as there
-        response_time: float | None = None,
-        tokens: TokensInput = None,
-        user_rating: float | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        cost: float | None = None,
-        metrics: Mapping[str, float] | None = None,
-        experiment_id: str | None = None,
-        variant: str | None = None,
-        user_id: str | int | None = None,
-        event_id: str | None = None,
-        timestamp: datetime | None = None,
-    ) -> MetricEvent: ...
+    async def record_event(self, *args: Any, **fields: Any) -> MetricEvent: ...
+
+    def record_nowait(self, *args: Any, **fields: Any) -> bool: ...
+
+    async def flush(self) -> None: ...
 
 
 class CallStats(NamedTuple):
@@ -45,23 +33,23 @@ class CallStats(NamedTuple):
 
     finished: int
     pending: int
-    """Events that are on their way into the store."""
+    """Events that wait for the store to be asked about their unit; others are in its queue, see `lab.metrics.stats`."""
     not_recorded: int
-    """Events that the store did not take; each is in the log with its reason."""
+    """Events that did not get into the queue; each is in the log with its reason."""
     observer_errors: int
 
 
 class CallLog:
     """Takes finished calls without making their callers wait, and loses none silently.
 
-    `observers` are told of each call; `prices` may be replaced. An event is on its way when the call returns, and
-    in the store a few milliseconds later; `flush` waits for that, and so does closing the lab.
+    `observers` are told of each call; `prices` may be replaced. An event is in the queue when the call returns, and
+    in the store a few milliseconds later, or when that is back; closing the lab waits for that.
     """
 
-    def __init__(self, record: Record, clock: Callable[[], datetime]) -> None:
+    def __init__(self, recorder: Recorder, clock: Callable[[], datetime]) -> None:
         self.clock = clock
         self.observers: list[CallObserver] = []
-        self._record = record
+        self._recorder = recorder
         self._prices: PriceBook | None = None
         self._pending: dict[str, asyncio.Task[MetricEvent]] = {}
         self._finished = self._not_recorded = self._observer_errors = 0
@@ -80,23 +68,33 @@ class CallLog:
         return CallStats(self._finished, len(self._pending), self._not_recorded, self._observer_errors)
 
     async def flush(self) -> None:
-        """Return when every call that has finished so far is in the store, or was refused by it."""
+        """Return when the event of every call that has finished so far is in the store, or was refused.
+
+        Raises as `MetricsCollector.flush` does while the store is away.
+        """
+        await self.settle()
+        await self._recorder.flush()
+
+    async def settle(self) -> None:
+        """Return when all these events are in the queue at least, or were refused."""
         while self._pending:
             await asyncio.wait(self._pending.values())
             # the callbacks that count them run in the next turn of the loop
             await asyncio.sleep(0)
 
-    async def settle(self, call_id: str) -> None:
-        """Return when the event of this call is no longer on its way."""
-        if (task := self._pending.get(call_id)) is not None:
-            await asyncio.wait([task])
-
     def add(self, call: FinishedCall, context: Context) -> None:
         """Record the call, and tell the observers in the context that it began in. Never raises for either."""
         self._finished += 1
-        task = asyncio.get_running_loop().create_task(self._stored(call))
-        self._pending[call.call_id] = task
-        task.add_done_callback(lambda done: self._settled(call.call_id, done))
+        fields = _fields(call)
+        try:
+            if not self._recorder.record_nowait(**fields):
+                self._lost(call.call_id, "the queue was full")
+        except NeedsStoreError:
+            task = asyncio.get_running_loop().create_task(self._recorder.record_event(**fields))
+            self._pending[call.call_id] = task
+            task.add_done_callback(lambda done: self._settled(call.call_id, done))
+        except Exception as error:  # noqa: BLE001 - anything: the record is no part of the call
+            self._lost(call.call_id, f"{type(error).__name__}: {error}")
         self._tell(lambda observer: context.run(observer.call_finished, call))
 
     def add_feedback(self, feedback: MetricEvent, call: MetricEvent) -> None:
@@ -111,30 +109,35 @@ class CallLog:
                 self._observer_errors += 1
                 logger.exception("an observer of calls failed: %s", type(observer).__name__)
 
-    async def _stored(self, call: FinishedCall) -> MetricEvent:
-        subject = call.subject
-        return await self._record(
-            subject.version_id,
-            call.success,
-            call.seconds,
-            call.answer.usage.tokens,
-            metadata=call.event_metadata(),
-            cost=call.cost,
-            metrics=call.metrics,
-            experiment_id=subject.experiment_id,
-            variant=subject.variant,
-            user_id=subject.unit,
-            event_id=call.call_id,
-            timestamp=call.started_at,
-        )
-
     def _settled(self, call_id: str, task: asyncio.Task[MetricEvent]) -> None:
         self._pending.pop(call_id, None)
         error: BaseException | None = None
         with contextlib.suppress(asyncio.CancelledError):
             error = task.exception()
-        if error is None and not task.cancelled():
-            return
+        if error is not None or task.cancelled():
+            self._lost(
+                call_id, "the program ended first" if error is None else f"{type(error).__name__}: {error}"
+            )
+
+    def _lost(self, call_id: str, reason: str) -> None:
         self._not_recorded += 1
-        reason = "the program ended first" if error is None else f"{type(error).__name__}: {error}"
         logger.error("call %s was not recorded: %s", call_id, reason)
+
+
+def _fields(call: FinishedCall) -> dict[str, Any]:
+    """Return the arguments of `MetricsCollector.record_event`."""
+    subject = call.subject
+    return {
+        "version_id": subject.version_id,
+        "success": call.success,
+        "response_time": call.seconds,
+        "tokens": call.answer.usage.tokens,
+        "metadata": call.event_metadata(),
+        "cost": call.cost,
+        "metrics": call.metrics,
+        "experiment_id": subject.experiment_id,
+        "variant": subject.variant,
+        "user_id": subject.unit,
+        "event_id": call.call_id,
+        "timestamp": call.started_at,
+    }

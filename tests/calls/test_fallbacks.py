@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 
 import promptab
 from promptab import InvalidInputError, Lab, PromptVariant, PromptVersion, StoreUnavailableError
-from promptab.stores.sql import SqlStore
 from tests.calls.conftest import only_use
 from tests.calls.test_complete import Watching
 from tests.llm_server import Asked, Hang, LlmServer, Status
@@ -23,6 +23,7 @@ CONFIG = {
         {"model": "claude-haiku-4-5", "provider": "anthropic", "parameters": {"max_tokens": 20}},
     ],
 }
+PATIENT_FOR_A_WHILE = promptab.QueueSettings(patience_seconds=0.2)
 HOW: dict[str, Any] = {"variables": {"customer": "Ada"}, "options": {"timeout": 0.5}}
 
 
@@ -147,15 +148,13 @@ async def test_a_fallback_without_its_client_is_found_before_it_is_needed(
 
 @pytest.fixture
 async def away(tmp_path: Path) -> AsyncIterator[Lab]:
-    """A lab whose database went away before it was asked for the first time."""
+    """A lab whose database has never been there."""
     path = tmp_path / "store.db"
-    async with promptab.open(f"sqlite:///{path}") as lab:
-        assert isinstance(lab.store, SqlStore)
-        await lab.store._engine.dispose()
-        for file in tmp_path.glob("store.db*"):
-            file.unlink()
-        path.mkdir()
-        yield lab
+    path.mkdir()
+    lab = await promptab.open(f"sqlite:///{path}", may_be_away=True, timeout=2, queue=PATIENT_FOR_A_WHILE)
+    yield lab
+    with suppress(StoreUnavailableError):
+        await lab.close()
 
 
 async def test_a_template_stands_in_where_the_store_was_never_reached(
@@ -169,9 +168,23 @@ async def test_a_template_stands_in_where_the_store_was_never_reached(
     assert server.asked[0].messages == [("system", "Do help Ada.")]
     assert (done.choice.source, done.choice.version, done.choice.unit) == ("fallback", None, None)
     assert (done.call.subject.version_id, done.call.subject.stands_in_for) == (None, "system/reply")
-    await away.calls.flush()
-    # the store is still away: said and counted, and no matter to the caller
-    assert away.calls.stats().not_recorded == 1
+    # the store is still away: the event waits for it, which is no matter to the caller
+    assert away.calls.stats().not_recorded == 0
+    assert (away.metrics.stats().queued, away.metrics.stats().written) == (1, 0)
+
+
+async def test_when_the_store_comes_prompts_come_from_it_and_the_waiting_event_goes_into_it(
+    away: Lab, tmp_path: Path, openai_client: Any
+) -> None:
+    how = {"client": openai_client, "model": "gpt-4.1-mini", "fallback": "Help."}
+    stood_in = await away.complete("reply", **how)
+    (tmp_path / "store.db").rmdir()
+    await away.metrics.flush(10)
+    created = await away.versions.create_version("reply", "system", "Be kind.")
+    done = await away.complete("reply", **how)
+    assert (stood_in.choice.source, done.choice.source) == ("fallback", "range")
+    assert (await only_use(away, created)).event_id == done.call_id
+    assert (await away.feedback(stood_in.call_id, rating=4)).version_id is None
 
 
 async def test_a_version_stands_in_with_its_own_model(
