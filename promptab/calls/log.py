@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from contextvars import Context
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from promptab.calls.finished import CallObserver, FinishedCall
@@ -33,7 +34,7 @@ class CallStats(NamedTuple):
 
     finished: int
     pending: int
-    """Events that wait for the store to be asked about their unit; others are in its queue, see `lab.metrics.stats`."""
+    """Events that are not in the store's queue yet; of those that are, `lab.metrics.stats` has the count."""
     not_recorded: int
     """Events that did not get into the queue; each is in the log with its reason."""
     observer_errors: int
@@ -42,8 +43,8 @@ class CallStats(NamedTuple):
 class CallLog:
     """Takes finished calls without making their callers wait, and loses none silently.
 
-    `observers` are told of each call; `prices` may be replaced. An event is in the queue when the call returns, and
-    in the store a few milliseconds later, or when that is back; closing the lab waits for that.
+    `observers` are told of each call; `prices` may be replaced. An event is in the queue a turn of the event loop
+    after the call returns, and in the store a few milliseconds later, or when that is back; closing the lab waits for it.
     """
 
     def __init__(self, recorder: Recorder, clock: Callable[[], datetime]) -> None:
@@ -51,6 +52,7 @@ class CallLog:
         self.observers: list[CallObserver] = []
         self._recorder = recorder
         self._prices: PriceBook | None = None
+        self._unsent: list[FinishedCall] = []
         self._pending: dict[str, asyncio.Task[MetricEvent]] = {}
         self._finished = self._not_recorded = self._observer_errors = 0
 
@@ -65,7 +67,9 @@ class CallLog:
         self._prices = prices
 
     def stats(self) -> CallStats:
-        return CallStats(self._finished, len(self._pending), self._not_recorded, self._observer_errors)
+        return CallStats(
+            self._finished, len(self._unsent) + len(self._pending), self._not_recorded, self._observer_errors
+        )
 
     async def flush(self) -> None:
         """Return when the event of every call that has finished so far is in the store, or was refused.
@@ -77,6 +81,7 @@ class CallLog:
 
     async def settle(self) -> None:
         """Return when all these events are in the queue at least, or were refused."""
+        self._send()
         while self._pending:
             await asyncio.wait(self._pending.values())
             # the callbacks that count them run in the next turn of the loop
@@ -85,16 +90,10 @@ class CallLog:
     def add(self, call: FinishedCall, context: Context) -> None:
         """Record the call, and tell the observers in the context that it began in. Never raises for either."""
         self._finished += 1
-        fields = _fields(call)
-        try:
-            if not self._recorder.record_nowait(**fields):
-                self._lost(call.call_id, "the queue was full")
-        except NeedsStoreError:
-            task = asyncio.get_running_loop().create_task(self._recorder.record_event(**fields))
-            self._pending[call.call_id] = task
-            task.add_done_callback(lambda done: self._settled(call.call_id, done))
-        except Exception as error:  # noqa: BLE001 - anything: the record is no part of the call
-            self._lost(call.call_id, f"{type(error).__name__}: {error}")
+        if not self._unsent:
+            # once the caller goes on: what it takes to queue an event is not the caller's to wait for
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent.append(call)
         self._tell(lambda observer: context.run(observer.call_finished, call))
 
     def add_feedback(self, feedback: MetricEvent, call: MetricEvent) -> None:
@@ -108,6 +107,21 @@ class CallLog:
             except Exception:  # anything: an observer is no part of the call
                 self._observer_errors += 1
                 logger.exception("an observer of calls failed: %s", type(observer).__name__)
+
+    def _send(self) -> None:
+        """Put events into the queue; one whose unit has to be looked up first goes there when that is done."""
+        calls, self._unsent = self._unsent, []
+        for call in calls:
+            fields = _fields(call)
+            try:
+                if not self._recorder.record_nowait(**fields):
+                    self._lost(call.call_id, "the queue was full")
+            except NeedsStoreError:
+                task = asyncio.get_running_loop().create_task(self._recorder.record_event(**fields))
+                self._pending[call.call_id] = task
+                task.add_done_callback(partial(self._settled, call.call_id))
+            except Exception as error:  # noqa: BLE001 - anything: the record is no part of the call
+                self._lost(call.call_id, f"{type(error).__name__}: {error}")
 
     def _settled(self, call_id: str, task: asyncio.Task[MetricEvent]) -> None:
         self._pending.pop(call_id, None)
