@@ -44,7 +44,8 @@ class CallLog:
     """Takes finished calls without making their callers wait, and loses none silently.
 
     `observers` are told of each call; `prices` may be replaced. An event is in the queue a turn of the event loop
-    after the call returns, and in the store a few milliseconds later, or when that is back; closing the lab waits for it.
+    after the call returns, and in the store a few milliseconds later, or when that is back. Closing the lab waits for
+    that.
     """
 
     def __init__(self, recorder: Recorder, clock: Callable[[], datetime]) -> None:
