@@ -37,6 +37,7 @@ class Served(NamedTuple):
     version: PromptVersion | None
     compiled: CompiledPrompt | None
     experiment_id: str | None = None
+    experiment_name: str | None = None
     variant: str | None = None
     variant_config: Mapping[str, Any] = MappingProxyType({})
 
@@ -227,6 +228,7 @@ class Choice:
             version=None if version is None else version.version,
             content_hash=self.content_hash,
             experiment_id=self.experiment_id,
+            experiment_name=self._served.experiment_name,
             variant=self.variant,
             unit=self.unit if self.experiment_id is not None else None,
             stands_in_for=f"{self.prompt_type}/{self.name}" if self.source == "fallback" else None,

@@ -10,8 +10,9 @@ from contextvars import Context
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from promptab.calls.finished import CallObserver, FinishedCall
+from promptab.calls.finished import CallObserver, FinishedCall, Subject
 from promptab.calls.pricing import PriceBook
+from promptab.calls.tracing import UNTRACED, CallTracer, TracedCall, UntracedCall
 from promptab.measures import TokensInput
 from promptab.models import MetricEvent
 
@@ -49,18 +50,20 @@ class CallStats(NamedTuple):
     not_recorded: int
     """Events that the store did not take; each is in the log with its reason."""
     observer_errors: int
+    """Raised by observers or by the tracer."""
 
 
 class CallLog:
     """Takes finished calls without making their callers wait, and loses none silently.
 
-    `observers` are told of each call; `prices` may be replaced. An event is on its way when the call returns, and
+    `observers` are told of each call, `tracer` opens a span for each; `prices` may be replaced. An event is on its way when the call returns, and
     in the store a few milliseconds later; `flush` waits for that, and so does closing the lab.
     """
 
     def __init__(self, record: Record, clock: Callable[[], datetime]) -> None:
         self.clock = clock
         self.observers: list[CallObserver] = []
+        self.tracer: CallTracer | None = None
         self._record = record
         self._prices: PriceBook | None = None
         self._pending: dict[str, asyncio.Task[MetricEvent]] = {}
@@ -91,6 +94,10 @@ class CallLog:
         if (task := self._pending.get(call_id)) is not None:
             await asyncio.wait([task])
 
+    def span(self, subject: Subject) -> TracedCall | UntracedCall:
+        """Return the span of a call that is about to begin."""
+        return UNTRACED if self.tracer is None else TracedCall(self.tracer, subject, self._watcher_failed)
+
     def add(self, call: FinishedCall, context: Context) -> None:
         """Record the call, and tell the observers in the context that it began in. Never raises for either."""
         self._finished += 1
@@ -107,9 +114,12 @@ class CallLog:
         for observer in self.observers:
             try:
                 what(observer)
-            except Exception:  # anything: an observer is no part of the call
-                self._observer_errors += 1
-                logger.exception("an observer of calls failed: %s", type(observer).__name__)
+            except Exception:  # noqa: BLE001 - anything: an observer is no part of the call
+                self._watcher_failed(observer)
+
+    def _watcher_failed(self, watcher: object) -> None:
+        self._observer_errors += 1
+        logger.exception("an observer of calls failed: %s", type(watcher).__name__)
 
     async def _stored(self, call: FinishedCall) -> MetricEvent:
         subject = call.subject
