@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 Source = Literal["pin", "range", "environment", "experiment", "override", "fallback", "excluded"]
 
 
+FLAG_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "pin": "STATIC",
+        "range": "STATIC",
+        "environment": "STATIC",
+        "experiment": "SPLIT",
+        "override": "TARGETING_MATCH",
+        "fallback": "DEFAULT",
+        "excluded": "DEFAULT",
+    }
+)
+"""What each source is called where choices are known as feature flags: in OpenFeature, and in OpenTelemetry's names."""
+
 STALE_SECONDS = 1.0
 """A change reaches every process within this time; what was confirmed longer ago may have been overtaken."""
 
@@ -94,6 +107,13 @@ class Choice:
     @property
     def unit(self) -> str | None:
         return self._unit
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What `track_llm_call` and its like take: `version`, and `experiment` and `variant` where there are any."""
+        subject = self._subject()
+        named = {"experiment": subject.experiment_name, "variant": subject.variant, "version": subject.label}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def snapshot_age(self) -> float:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from promptab.calls.answer import Answer
+from promptab.calls.answer import Answer, Api
 from promptab.calls.apis import api_of
 from promptab.calls.failures import Failure, attempts_by_header, attempts_of, failure_of
 from promptab.calls.finished import FinishedCall, Status, Subject

@@ -56,8 +56,9 @@ class CallStats(NamedTuple):
 class CallLog:
     """Takes finished calls without making their callers wait, and loses none silently.
 
-    `observers` are told of each call, `tracer` opens a span for each; `prices` may be replaced. An event is on its way when the call returns, and
-    in the store a few milliseconds later; `flush` waits for that, and so does closing the lab.
+    `observers` are told of each call, `tracer` opens a span for each; `prices` may be replaced. An event is on its way
+    when the call returns, and in the store a few milliseconds later; `flush` waits for that, and so does closing the
+    lab.
     """
 
     def __init__(self, record: Record, clock: Callable[[], datetime]) -> None:
@@ -114,12 +115,12 @@ class CallLog:
         for observer in self.observers:
             try:
                 what(observer)
-            except Exception:  # noqa: BLE001 - anything: an observer is no part of the call
-                self._watcher_failed(observer)
+            except Exception as error:  # noqa: BLE001 - anything: an observer is no part of the call
+                self._watcher_failed(observer, error)
 
-    def _watcher_failed(self, watcher: object) -> None:
+    def _watcher_failed(self, watcher: object, error: Exception) -> None:
         self._observer_errors += 1
-        logger.exception("an observer of calls failed: %s", type(watcher).__name__)
+        logger.error("an observer of calls failed: %s", type(watcher).__name__, exc_info=error)
 
     async def _stored(self, call: FinishedCall) -> MetricEvent:
         subject = call.subject

@@ -39,8 +39,10 @@ class CallTracer(Protocol):
 class TracedCall:
     """The span of one call, if a tracer wants one."""
 
-    def __init__(self, tracer: CallTracer, subject: Subject, failed: Callable[[object], None]) -> None:
-        """`failed` is told, while the exception is handled, which tracer raised."""
+    def __init__(
+        self, tracer: CallTracer, subject: Subject, failed: Callable[[object, Exception], None]
+    ) -> None:
+        """`failed` is told which tracer raised, and what."""
         self._tracer = tracer
         self._subject = subject
         self._failed = failed
@@ -73,8 +75,8 @@ class TracedCall:
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception:  # noqa: BLE001 - anything: a tracer is no part of the call
-            self._failed(self._tracer)
+        except Exception as error:  # noqa: BLE001 - anything: a tracer is no part of the call
+            self._failed(self._tracer, error)
 
 
 class UntracedCall:
