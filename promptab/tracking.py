@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, SupportsFloat
 
 from promptab.checks import (
     MAX_MEASURE,
@@ -153,7 +153,7 @@ def track_llm_call(
 def track_rag_retrieval(
     *,
     agent: str = "",
-    similarity_scores: Iterable[float] = (),
+    similarity_scores: Iterable[SupportsFloat] = (),
     duration: float | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> None:

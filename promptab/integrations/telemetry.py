@@ -5,12 +5,13 @@ from promptab.integrations import telemetry
 async with promptab.open() as lab:
     telemetry.trace_calls(lab)
 
-Only OpenTelemetry's API is needed; where the program has set up no SDK, no span is made. The span is current while the
-request is sent, so the client's own HTTP spans are its children; a stream's span ends when the stream does. `AsyncAnthropic`
-makes a span of its own below it, with the same usage: `AsyncAnthropic(open_telemetry=False)` where that would count twice.
+Only OpenTelemetry's API is needed; where the program has set up no SDK, no span is made. The span is current
+while the request is sent, so the client's own HTTP spans are its children; a stream's span ends when the
+stream does. `AsyncAnthropic` makes a span of its own below it, with the same usage:
+`AsyncAnthropic(open_telemetry=False)` where that would count twice.
 
-Attributes, each where it is known: those of the GenAI conventions for the call; `feature_flag.*` for what was chosen, with
-the key (`type/name`) and the reasons that promptab has in OpenFeature; and of promptab's own
+Attributes, each where it is known: those of the GenAI conventions for the call; `feature_flag.*` for what was
+chosen, with the key (`type/name`) and the reasons that promptab has in OpenFeature; and of promptab's own
 
 | attribute | value |
 | --- | --- |
@@ -22,8 +23,8 @@ the key (`type/name`) and the reasons that promptab has in OpenFeature; and of p
 | `promptab.template.hash` | the version's content hash |
 | `promptab.stands_in_for` | of a fallback: `type/name@version` |
 
-What was asked and answered, messages of errors and ids of units are in no span; `units=True` adds the last, as
-`feature_flag.context.id`.
+What was asked and answered, messages of errors and ids of units are in no span; `units=True` adds the last,
+as `feature_flag.context.id`.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ class _LlmSpan:
         span = self._span
         if span.is_recording():
             span.update_name(_span_name(call.model))
-            span.set_attributes(_known({**_asked(call), **_answered(call), **_chosen(call, units=self._units)}))
+            span.set_attributes(
+                _known({**_asked(call), **_answered(call), **_chosen(call, units=self._units)})
+            )
             if call.success is False:
                 span.set_status(trace.StatusCode.ERROR, call.failure.kind if call.failure else None)
         span.end()
