@@ -50,7 +50,7 @@ class Traced:
 def is_below(span: ReadableSpan, other: ReadableSpan) -> bool:
     assert span.parent is not None
     assert other.context is not None
-    return span.parent.span_id == other.context.span_id
+    return bool(span.parent.span_id == other.context.span_id)
 
 
 @pytest.fixture
