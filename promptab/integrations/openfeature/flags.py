@@ -146,7 +146,7 @@ def _whole(choice: Choice) -> dict[str, Any]:
     version = choice.version
     if version is None or not choice.prompt_type.has_template:
         return choice.config
-    templates = [{"role": message.role, "template": message.content} for message in version.messages or ()]
-    if version.template is not None:
+    templates = [{"role": message.role, "template": message.content} for message in version.messages]
+    if choice.prompt_type in _TEXTS:
         templates = [{"role": choice.prompt_type.value, "template": version.template}]
     return {"messages": templates, "config": choice.config}
