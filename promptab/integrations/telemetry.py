@@ -1,9 +1,9 @@
 """A span of OpenTelemetry for each call of a model.
 
-from promptab.integrations import telemetry
+    from promptab.integrations import telemetry
 
-async with promptab.open() as lab:
-    telemetry.trace_calls(lab)
+    async with promptab.open() as lab:
+        telemetry.trace_calls(lab)
 
 Only OpenTelemetry's API is needed; where the program has set up no SDK, no span is made. The span is current
 while the request is sent, so the client's own HTTP spans are its children; a stream's span ends when the

@@ -1,14 +1,14 @@
 """promptab as a provider of OpenFeature.
 
-from openfeature import api
-from promptab.integrations import openfeature
+    from openfeature import api
+    from promptab.integrations import openfeature
 
-async with promptab.open() as lab:
-    provider = await openfeature.provider(lab)
-    api.set_provider_and_wait(provider)
-    client = api.get_client()
-    text = client.get_string_value("support_reply", "Help.", EvaluationContext("u42", {"variables": {...}}))
-    top_k = client.get_integer_value("rag_top_k#top_k", 5, EvaluationContext("u42"))
+    async with promptab.open() as lab:
+        provider = await openfeature.provider(lab)
+        api.set_provider_and_wait(provider)
+        client = api.get_client()
+        text = client.get_string_value("support_reply", "Help.", EvaluationContext("u42", {"variables": {...}}))
+        top_k = client.get_integer_value("rag_top_k#top_k", 5, EvaluationContext("u42"))
 
 A flag key is `NAME`, `TYPE/NAME`, or one of these with `#KEY`:
 

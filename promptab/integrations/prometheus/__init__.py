@@ -1,9 +1,9 @@
 """Calls, feedback and tracked values as Prometheus metrics.
 
-from promptab.integrations import prometheus
+    from promptab.integrations import prometheus
 
-async with promptab.open() as lab:
-    prometheus.expose(lab)        # and serve them as prometheus_client says, such as by start_http_server(9000)
+    async with promptab.open() as lab:
+        prometheus.expose(lab)        # and serve them as prometheus_client says, such as by start_http_server(9000)
 
 Of each call of a model, under the labels `experiment` (its name), `variant`, `version` (`type/name@version`),
 `model` (the one asked for) and `agent` (of `track_llm_call`); a label that does not apply is empty:
@@ -29,7 +29,8 @@ Of `track_cache_operation`, under `operation`, `cache_type`, `experiment`, `vari
 
 Each of these three groups keeps at most `most_label_sets` sets of labels, 500 by default. What comes after
 that many is counted all the same, with `other` in each of them (`kind`, `sentiment` and `result` stay), and
-one warning says so. A set of a call is 34 lines of the exposition, so at most 17,034 are of calls.
+one warning says so. A set of a call is at
+most 34 lines of the exposition, so at most 17,034 are of calls.
 """
 
 from __future__ import annotations
