@@ -29,8 +29,7 @@ Of `track_cache_operation`, under `operation`, `cache_type`, `experiment`, `vari
 
 Each of these three groups keeps at most `most_label_sets` sets of labels, 500 by default. What comes after
 that many is counted all the same, with `other` in each of them (`kind`, `sentiment` and `result` stay), and
-one warning says so. A set of a call is at
-most 34 lines of the exposition, so at most 17,034 are of calls.
+one warning says so. A set of a call is at most 34 lines of the exposition, so at most 17,034 are of calls.
 """
 
 from __future__ import annotations
