@@ -44,6 +44,7 @@ from .models import (
 from .plan import AnalysisPlan
 from .queueing import QueueSettings, QueueStats
 from .stats.metric import MetricDefinition
+from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
 from .versions import UnderstatedVersionWarning, VersionManager
 
 __version__: str
@@ -103,4 +104,7 @@ __all__ = [
     "VersionManager",
     "VersionStatus",
     "open",
+    "track_cache_operation",
+    "track_llm_call",
+    "track_rag_retrieval",
 ]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Unpack, g
 
 from promptab.calls.apis import Client, client_of
 from promptab.calls.asking import Turn, ask_of, model_chain
-from promptab.calls.call import Call, Request
+from promptab.calls.call import Call
 from promptab.calls.failures import RETRYABLE, failure_of
 from promptab.calls.finished import METADATA_KEY, FinishedCall
 from promptab.calls.log import CallLog
+from promptab.calls.request import Request
 from promptab.calls.stream import ObservedStream
 from promptab.calls.usage import Usage
 from promptab.checks import check_event_time, check_items, check_json_object, check_time, check_uuid
@@ -281,8 +282,8 @@ async def _first_answer(
 
 
 async def _whole_answer(call: Call, send: _Send) -> Any:
-    call.sends(send.request)
-    raw = await send.client.resource.with_raw_response.create(**send.arguments)
+    with call.sending(send.request):
+        raw = await send.client.resource.with_raw_response.create(**send.arguments)
     # before it is read: what cannot be read took attempts too
     call.attempts = raw.retries_taken + 1
     parsed = raw.parse()
@@ -292,9 +293,10 @@ async def _whole_answer(call: Call, send: _Send) -> Any:
 
 
 async def _opened_stream(call: Call, send: _Send) -> ObservedStream[Any]:
-    call.sends(send.request)
     create = send.client.resource.create
-    return call.observe_stream(await create(**send.arguments, **send.client.api.streaming))
+    with call.sending(send.request._replace(streamed=True)):
+        stream = await create(**send.arguments, **send.client.api.streaming)
+    return call.observe_stream(stream)
 
 
 def _clients(given: object, api: str | None) -> list[Client]:

@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plan"}),
     frozenset({"models"}),
     frozenset({"semver", "allocation", "templates", "lifecycle", "measures", "queueing"}),
-    frozenset({"calls"}),
+    frozenset({"calls", "tracking"}),
     frozenset({"content", "diff", "experiment_rules", "live_experiment"}),
     frozenset({"exclusion"}),
     frozenset({"analysis", "snapshot"}),
