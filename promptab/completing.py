@@ -25,7 +25,7 @@ from promptab.choice import Choice
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.event_ids import new_event_id
 from promptab.fallback import Fallback
-from promptab.measures import check_metrics, check_optional
+from promptab.measures import check_measure, check_metrics
 from promptab.metrics import MetricsCollector
 from promptab.models import Message, MetricEvent
 from promptab.stores.base import CostKey, Store, Transaction
@@ -174,7 +174,7 @@ class Completing:
         It counts for the version, variant and unit of the call, in whichever process that was made. Raises
         `NotFoundError` for a call that is not in the store, and as `MetricsCollector.record_event` does.
         """
-        named = check_metrics(metrics)
+        named = check_metrics(metrics or {})
         if rating is None and not named:
             raise InvalidInputError("rating", None, "given", "say a rating, metrics, or both")
         now = self.calls.clock()
@@ -184,7 +184,7 @@ class Completing:
             event_id=new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
             kind="outcome",
             version_id=call.version_id,
-            user_rating=check_optional("rating", rating, low=1.0, high=5.0),
+            user_rating=None if rating is None else check_measure("rating", rating, 1.0, 5.0),
             metrics=named,
             metadata={**said, METADATA_KEY: {"feedback_on": call.event_id}},
             experiment_id=call.experiment_id,

@@ -66,7 +66,7 @@ class QueueStats:
     batches: int
     """The transactions that took."""
     dropped: int
-    """Events and exposures that found the queue full and were let go."""
+    """Events and exposures that were let go: they found the queue full, or closing could not write them."""
     refused: int
     """Events and exposures that the store would not take, such as an id that is there with other content."""
     away: str | None

@@ -70,8 +70,13 @@ def test_every_help_has_an_example_of_its_own_command() -> None:
             assert words[: len(command.split())] == command.split()
 
 
-def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_every_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, database: str
+) -> None:
     shell = Shell(tmp_path, monkeypatch)
+    if database == "postgres":
+        monkeypatch.setenv("PROMPTAB_URL", request.getfixturevalue("postgres_url"))
     shell.make_greeting()
     found = helps()
     assert sorted(ORDER) == sorted(found)

@@ -317,6 +317,18 @@ async def test_durability_is_what_both_connections_of_a_file_write_with(
         writer.close()
 
 
+async def test_events_have_one_index_on_their_id_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with promptab.open(f"sqlite:///{path}"):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        [(name, unique)] = connection.execute(
+            "SELECT name, \"unique\" FROM pragma_index_list('promptab_events')"
+        )
+        columns = connection.execute("SELECT name FROM pragma_index_info(?)", [name]).fetchall()
+    assert (columns, unique) == ([("event_id",)], 1)
+
+
 async def test_a_durability_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="durability: 'some' is not one of normal, full"):
         await promptab.open("sqlite:///:memory:", durability="some")  # type: ignore[arg-type]

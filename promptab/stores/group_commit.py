@@ -10,11 +10,12 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
+from typing import Any
 
 from promptab.errors import ConflictError, StoreError, StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
 from promptab.queueing import QueueSettings, QueueStats
-from promptab.stores.backlog import Answer, Backlog, Blocked, Rows
+from promptab.stores.backlog import Backlog, Blocked, Rows
 from promptab.stores.event_rows import Batch, BatchOutcome, Encode
 
 Commit = Callable[[Batch], Awaitable[BatchOutcome]]
@@ -51,6 +52,10 @@ class GroupCommit:
         self._settings = settings
         self._on_refusal = on_refusal
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+        """The one in which the next batch is begun. Asking which it is takes a system call (getpid), and so is not
+        done for every event.
+        """
         self._written = self._batches = self._dropped = self._refused = 0
         self._start_over()
 
@@ -70,18 +75,19 @@ class GroupCommit:
 
     def submit(self, event: MetricEvent) -> asyncio.Future[MetricEvent]:
         """Return what becomes the event as it is stored, flagged or not; or the error that kept it out."""
-        answer: asyncio.Future[MetricEvent] = asyncio.get_running_loop().create_future()
         if self._closed:
             raise _closed()
-        if self.backlog.has_room():
-            self.backlog.add(self._encode(event), event, answer, monotonic())
-        elif self._settings.when_full == "wait":
-            self.backlog.outside.append(Blocked(self._encode(event), event, answer, monotonic()))
-        else:
-            raise self._full()
+        row = self._encode(event)
         if self._state < _STARTING:
             self._hurry()
         self._hurried = True
+        answer: asyncio.Future[MetricEvent] = self._loop.create_future()
+        if self.backlog.has_room():
+            self.backlog.add(row, event, answer, monotonic())
+        elif self._settings.when_full == "wait":
+            self.backlog.outside.append(Blocked(row, event, answer, monotonic()))
+        else:
+            raise self._full()
         return answer
 
     def offer(self, event: MetricEvent) -> bool:
@@ -143,8 +149,7 @@ class GroupCommit:
             try:
                 await self.flush(max(0.0, deadline - monotonic()))
             except StoreUnavailableError:
-                self._cancel_next()
-                raise self._lost() from self._away
+                raise self._give_up() from self._away
 
     def stats(self) -> QueueStats:
         return QueueStats(
@@ -161,6 +166,8 @@ class GroupCommit:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what is queued is the parent's to write."""
+        # a child that goes on in the loop of its parent would still come to it
+        self._cancel_next()
         self.backlog.forget()
         self._start_over()
 
@@ -169,12 +176,14 @@ class GroupCommit:
         if self._state < _STARTING:
             self._cancel_next()
             self._state = _STARTING
+            self._loop = asyncio.get_running_loop()
             # not at once: the other callers that are ready in this step of the loop add their rows first
-            self._next = asyncio.get_running_loop().call_soon(self._start)
+            self._next = self._loop.call_soon(self._start)
 
     def _delay(self) -> None:
         self._state = _DELAYED
-        self._next = asyncio.get_running_loop().call_later(self._settings.delay_seconds, self._start)
+        self._loop = asyncio.get_running_loop()
+        self._next = self._loop.call_later(self._settings.delay_seconds, self._start)
 
     def _cancel_next(self) -> None:
         if self._next is not None:
@@ -190,11 +199,15 @@ class GroupCommit:
         self._attempt.add_done_callback(self._ended)
 
     def _ended(self, attempt: asyncio.Future[BatchOutcome]) -> None:
+        error = None if attempt.cancelled() else attempt.exception()
+        if attempt is not self._attempt:
+            return  # closing has given it up, or it is the parent's of a fork
         self._state = _IDLE
         if attempt.cancelled():
-            # the loop is ending; the rows are still here for `close`
+            # the loop is ending, and the rows are still here for `close`; unless somebody goes on waiting for them
+            if any(answer is not None and not answer.done() for answer in self._waiting()):
+                self._hurry()
             return
-        error = attempt.exception()
         if error is None:
             self._take_answer(attempt.result())
         elif isinstance(error, StoreUnavailableError) and error.passing:
@@ -216,6 +229,11 @@ class GroupCommit:
             self._hurry()
         else:
             self._delay()
+
+    def _waiting(self) -> list[asyncio.Future[Any] | None]:
+        """Return what everybody waits for whose row is in the queue, or who flushes it."""
+        flushes = [settled for _, settled in self._flushes]
+        return [*self.backlog.batch.answers, *self.backlog.coming.answers, *flushes]
 
     def _let_in(self, *, everybody: bool = False) -> None:
         outside = self.backlog.outside
@@ -263,7 +281,7 @@ class GroupCommit:
         # at a random moment, so that processes that lost the store together do not come back together
         pause = random.uniform(longest / 2, longest)  # noqa: S311 - no secret
         self._state = _AWAY
-        self._next = asyncio.get_running_loop().call_later(pause, self._start)
+        self._next = self._loop.call_later(pause, self._start)
 
     def _reject_the_impatient(self, error: StoreUnavailableError) -> None:
         patience = self._settings.patience_seconds
@@ -298,13 +316,20 @@ class GroupCommit:
                 self._dropped,
             )
 
-    def _lost(self) -> StoreUnavailableError:
+    def _give_up(self) -> StoreUnavailableError:
+        """Let go of what is queued, so that nothing is tried any more, and return what is to be said of it."""
         error = StoreUnavailableError(
             f"closed, but {self.backlog.counted()} could not be written within "
             f"{self._settings.patience_seconds:g} s{self._cause()}"
         )
         logger.error("%s", error)
-        _reject(self.backlog.batch.answers + self.backlog.coming.answers, error)
+        _reject(self._waiting(), error)
+        self._cancel_next()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+        self._dropped += len(self.backlog)
+        self.backlog.forget()
         return error
 
     def _cause(self) -> str:
@@ -334,7 +359,7 @@ def _tell_each(settled: Rows, outcome: BatchOutcome) -> None:
             answer.set_result(event.model_copy(update={"flagged": True}) if flagged else event)
 
 
-def _reject(answers: Iterable[Answer], error: Exception) -> None:
+def _reject(answers: Iterable[asyncio.Future[Any] | None], error: Exception) -> None:
     for answer in answers:
         if answer is not None and not answer.done():
             answer.set_exception(error)

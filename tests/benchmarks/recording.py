@@ -162,20 +162,12 @@ def recorded(
 ) -> Callable[[Path], Awaitable[Measured]]:
     async def measure(path: Path) -> Measured:
         async with promptab.open(f"sqlite:///{path}", durability=durability) as lab:
-            told = await in_an_experiment(lab, events) if experiment else [{}] * len(events)
+            told = arguments(events, own_ids=own_ids)
+            if experiment:
+                await in_an_experiment(lab, told)
 
             def record(number: int) -> Awaitable[object]:
-                event = events[number]
-                return lab.metrics.record_event(
-                    VERSION_ID,
-                    event.success,
-                    event.response_time,
-                    TOKENS[number % len(TOKENS)],
-                    cost=event.cost,
-                    user_id=event.user_id,
-                    event_id=event.event_id if own_ids else None,
-                    **told[number],
-                )
+                return lab.metrics.record_event(VERSION_ID, **told[number])
 
             measured = await driven(record, len(events), callers)
             assert (await lab.metrics.get_metrics(VERSION_ID)).total_events == len(events)
@@ -184,17 +176,26 @@ def recorded(
     return measure
 
 
-async def in_an_experiment(lab: Lab, events: Sequence[MetricEvent]) -> list[dict[str, Any]]:
-    """Return what each event says of an experiment to which its unit has been exposed."""
-    variants = [PromptVariant(key="a", config={"t": 0}), PromptVariant(key="b", config={"t": 1})]
-    experiment = await lab.experiments.create_experiment("benchmark", "config", variants)
+def arguments(events: Sequence[MetricEvent], *, own_ids: bool = False) -> list[dict[str, Any]]:
+    """Return what callers say of each event. They have it at hand, as those of the floor have their rows."""
     told = []
     for event in events:
-        assert event.user_id is not None
-        variant = await lab.experiments.get_variant_for_user(experiment.experiment_id, event.user_id)
-        told.append({"experiment_id": experiment.experiment_id, "variant": variant})
-    await lab.store.flush()
+        assert event.tokens is not None
+        given = {name: getattr(event, name) for name in ("success", "response_time", "cost", "user_id")}
+        told.append(
+            {**given, "tokens": event.tokens.total} | ({"event_id": event.event_id} if own_ids else {})
+        )
     return told
+
+
+async def in_an_experiment(lab: Lab, told: Sequence[dict[str, Any]]) -> None:
+    """Let each event say in which variant of an experiment its unit is, which has been exposed to it."""
+    variants = [PromptVariant(key="a", config={"t": 0}), PromptVariant(key="b", config={"t": 1})]
+    experiment = await lab.experiments.create_experiment("benchmark", "config", variants)
+    for given in told:
+        variant = await lab.experiments.get_variant_for_user(experiment.experiment_id, given["user_id"])
+        given |= {"experiment_id": experiment.experiment_id, "variant": variant}
+    await lab.store.flush()
 
 
 def floored(

@@ -80,7 +80,7 @@ class RollupQueries:
         return bool(row.units or row.events or skipped > SKIPPED_EVENTS)
 
     async def fold(self, experiment: PromptExperiment, *, now: datetime) -> bool:
-        """Take one bounded step inside a write transaction; return whether there is more to fold.
+        """Take one bounded step inside a write that is not shown; return whether there is more to fold.
 
         What has been summed up is whole where `is_behind` was False, or this returned False, in the same
         transaction; between two steps of a backlog some units are out of the moments. Nothing is folded for an
