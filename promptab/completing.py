@@ -174,7 +174,7 @@ class Completing:
         It counts for the version, variant and unit of the call, in whichever process that was made. Raises
         `NotFoundError` for a call that is not in the store, and as `MetricsCollector.record_event` does.
         """
-        named = check_metrics(metrics or {})
+        named = {} if metrics is None else check_metrics(metrics)
         if rating is None and not named:
             raise InvalidInputError("rating", None, "given", "say a rating, metrics, or both")
         now = self.calls.clock()
