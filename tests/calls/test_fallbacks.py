@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import promptab
-from promptab import InvalidInputError, Lab, PromptVariant, PromptVersion, StoreUnavailableError
+from promptab import (
+    InvalidInputError,
+    Lab,
+    PromptVariant,
+    PromptVersion,
+    QueueSettings,
+    StoreUnavailableError,
+)
 from promptab.stores.sql import SqlStore
 from tests.calls.conftest import only_use
 from tests.calls.test_complete import Watching
@@ -149,13 +157,20 @@ async def test_a_fallback_without_its_client_is_found_before_it_is_needed(
 async def away(tmp_path: Path) -> AsyncIterator[Lab]:
     """A lab whose database went away before it was asked for the first time."""
     path = tmp_path / "store.db"
-    async with promptab.open(f"sqlite:///{path}") as lab:
-        assert isinstance(lab.store, SqlStore)
-        await lab.store._engine.dispose()
-        for file in tmp_path.glob("store.db*"):
-            file.unlink()
-        path.mkdir()
-        yield lab
+    queue = QueueSettings(patience_seconds=0.2)
+    # closing says what could not be written, where a test has recorded anything
+    with suppress(StoreUnavailableError):
+        async with promptab.open(f"sqlite:///{path}", queue=queue) as lab:
+            yield await sent_away(lab, path)
+
+
+async def sent_away(lab: Lab, path: Path) -> Lab:
+    assert isinstance(lab.store, SqlStore)
+    await lab.store._engine.dispose()
+    for file in path.parent.glob("store.db*"):
+        file.unlink()
+    path.mkdir()
+    return lab
 
 
 async def test_a_template_stands_in_where_the_store_was_never_reached(
