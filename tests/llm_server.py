@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from examples.local_provider import (
@@ -34,6 +37,7 @@ __all__ = [
     "LlmServer",
     "Status",
     "running",
+    "running_beside",
 ]
 
 
@@ -156,3 +160,26 @@ def _error_event(asked: Asked, kind: str) -> bytes:
             )
         case _:
             return event_of({"error": error})
+
+
+@contextmanager
+def running_beside(server: LlmServer) -> Iterator[LlmServer]:
+    """Run the server in a thread with a loop of its own, for code that runs its own loop."""
+    loop = asyncio.new_event_loop()
+    stopping = asyncio.Event()
+    ready = threading.Event()
+
+    async def serve() -> None:
+        async with running(server):
+            ready.set()
+            await stopping.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join(10)
+        loop.close()
