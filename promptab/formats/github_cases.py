@@ -129,7 +129,7 @@ def _evaluators(expected: Expectation) -> tuple[list[dict[str, Any]], list[str]]
     lost = [
         f"tests.expect.{key}: GitHub has no such evaluator"
         for key in _UNKNOWN_THERE
-        if getattr(expected, key)
+        if getattr(expected, key) not in (None, ())
     ]
     if not expected.ignore_case and (expected.contains or expected.starts_with or expected.ends_with):
         lost.append("tests.expect: upper and lower case, to which GitHub's evaluators are blind")

@@ -141,9 +141,7 @@ async def _with_cases(lab: Lab, item: SyncItem, source: PromptSource) -> _Step:
         await _set_cases(lab, source)
     except _REFUSALS as error:
         return _refusal(item, error)
-    count = len(source.tests or ())
-    step = _relocked(item)
-    return step._replace(outcome=_outcome(item, f"{count} cases in the store", item.version))
+    return _relocked(item)._replace(outcome=_outcome(item, "its cases are in the store", item.version))
 
 
 async def _set_cases(lab: Lab, source: PromptSource) -> None:
