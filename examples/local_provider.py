@@ -1,5 +1,7 @@
 """A provider on this machine, so that the examples run without a key: `--local`.
 
+    async with openai_client(local=True, answer=lambda asked: "Hello there.") as client: ...
+
 It speaks the protocols of OpenAI (Chat Completions, Responses) and Anthropic (Messages), whole and streamed, and
 answers by a function from what was asked to a text. What it says of tokens is made up. Only the standard library is
 needed.
@@ -12,7 +14,11 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+    from openai import AsyncOpenAI
 
 Provider = TypeVar("Provider", bound="LocalProvider")
 
@@ -148,6 +154,32 @@ async def running(server: Provider) -> AsyncIterator[Provider]:
         for serving in ending:
             serving.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+
+
+@asynccontextmanager
+async def openai_client(*, local: bool, answer: Callable[[Asked], str]) -> AsyncIterator[AsyncOpenAI]:
+    """Open OpenAI's client: on a provider of our own that answers so, or with the key in `OPENAI_API_KEY`."""
+    from openai import AsyncOpenAI  # noqa: PLC0415 - the examples need one of the two packages
+
+    if not local:
+        async with AsyncOpenAI() as client:
+            yield client
+        return
+    async with running(LocalProvider(answer)) as provider, AsyncOpenAI(**provider.openai) as client:
+        yield client
+
+
+@asynccontextmanager
+async def anthropic_client(*, local: bool, answer: Callable[[Asked], str]) -> AsyncIterator[AsyncAnthropic]:
+    """As `openai_client`, for Anthropic's and the key in `ANTHROPIC_API_KEY`."""
+    from anthropic import AsyncAnthropic  # noqa: PLC0415 - as above
+
+    if not local:
+        async with AsyncAnthropic() as client:
+            yield client
+        return
+    async with running(LocalProvider(answer)) as provider, AsyncAnthropic(**provider.anthropic) as client:
+        yield client
 
 
 async def _read(reader: asyncio.StreamReader) -> Asked | None:
