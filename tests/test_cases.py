@@ -89,6 +89,8 @@ def test_the_digest_tells_inputs_and_expectations_apart_and_not_names() -> None:
         ([{"expect": {"python": "os.system('x')"}}], "tests[0].expect.python[0]"),
         ([{"expect": {"ignore_case": "yes"}}], "tests[0].expect.ignore_case"),
         ([{}] * (MAX_CASES + 1), "tests"),
+        ([{"name": str(n), "expect": {"regex": ["[a-z]" * 199] * 5}} for n in range(5)], "tests"),
+        ([{"name": str(n), "variables": {"a": "x" * 90_000}} for n in range(12)], "tests"),
     ],
 )
 def test_what_is_no_case_is_refused_by_the_path_of_the_part(wrong: Any, field: str) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import Field
@@ -29,6 +29,10 @@ MAX_CASES = 500
 MAX_TEXTS = 50
 """Texts of one kind in one expectation."""
 MAX_PATTERN_CHARS = 1_000
+MAX_PATTERNS_CHARS = 20_000
+"""Of all patterns of a prompt: each is looked at when it is read, which may take 20 microseconds a character."""
+MAX_CASES_CHARS = 1_000_000
+"""Of all cases of a prompt, as JSON."""
 
 _CASE_KEYS = ("name", "variables", "messages", "expect")
 _MESSAGE_KEYS = ("role", "content")
@@ -87,6 +91,11 @@ def check_cases(field: str, value: object) -> tuple[Case, ...]:
     if len(items) > MAX_CASES:
         raise InvalidInputError(field, f"{len(items)} cases", f"a list of at most {MAX_CASES}")
     cases = tuple(_case(f"{field}[{index}]", item, index) for index, item in enumerate(items))
+    _check_patterns(field, cases)
+    if sum(len(json.dumps(case_document(case))) for case in cases) > MAX_CASES_CHARS:
+        raise InvalidInputError(
+            field, f"{len(cases)} cases", f"at most {MAX_CASES_CHARS} characters of JSON together"
+        )
     seen: set[str] = set()
     for index, case in enumerate(cases):
         if case.name in seen:
@@ -136,8 +145,6 @@ def _message(field: str, value: object) -> Message:
 def _expectation(field: str, value: object) -> Expectation:
     given = {key: item for key, item in _only(field, value, _EXPECTED_KEYS).items() if item is not None}
     texts = {key: _texts(f"{field}.{key}", given[key]) for key in _TEXTS if key in given}
-    for at, pattern in enumerate(texts.get("regex", ())):
-        _check_pattern(f"{field}.regex[{at}]", pattern)
     for at, function in enumerate(texts.get("python", ())):
         if _FUNCTION.fullmatch(function) is None:
             raise InvalidInputError(
@@ -175,17 +182,29 @@ def _texts(field: str, value: object) -> tuple[str, ...]:
     return texts
 
 
-def _check_pattern(field: str, pattern: str) -> None:
+def _check_patterns(field: str, cases: Sequence[Case]) -> None:
     """Refuse what is no pattern, as far as that can be told at once; a match has its own limit of time."""
+    patterns = [
+        (f"{field}[{index}].expect.regex[{at}]", pattern)
+        for index, case in enumerate(cases)
+        for at, pattern in enumerate(case.expect.regex)
+    ]
+    if (total := sum(len(pattern) for _, pattern in patterns)) > MAX_PATTERNS_CHARS:
+        bound = f"at most {MAX_PATTERNS_CHARS} characters of regular expressions together"
+        raise InvalidInputError(field, f"{total} characters of regular expressions", bound)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for place, pattern in patterns:
+            _check_pattern(place, pattern)
+
+
+def _check_pattern(field: str, pattern: str) -> None:
     if len(pattern) > MAX_PATTERN_CHARS:
-        raise InvalidInputError(
-            field, pattern, f"a regular expression of at most {MAX_PATTERN_CHARS} characters"
-        )
+        bound = f"a regular expression of at most {MAX_PATTERN_CHARS} characters"
+        raise InvalidInputError(field, pattern, bound)
     if _WIDE.search(pattern):
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            re.compile(pattern)
+        re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise InvalidInputError(field, pattern, f"a regular expression ({error})") from None
