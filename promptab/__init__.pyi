@@ -3,11 +3,13 @@
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
+from .cases import Case, CaseResult, Expectation
 from .choice import Choice
 from .completing import Completion
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
+    GateError,
     InvalidInputError,
     MissingExtraError,
     NeedsStoreError,
@@ -45,6 +47,7 @@ from .plan import AnalysisPlan
 from .queueing import QueueSettings, QueueStats
 from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
+from .trying import CaseReport
 from .versions import UnderstatedVersionWarning, VersionManager
 
 __version__: str
@@ -56,13 +59,18 @@ __all__ = [
     "Assignment",
     "Call",
     "CallObserver",
+    "Case",
+    "CaseReport",
+    "CaseResult",
     "Choice",
     "Completion",
     "ConflictError",
     "Deployment",
+    "Expectation",
     "ExperimentStatus",
     "FileSystemPromptLibrary",
     "FinishedCall",
+    "GateError",
     "InteractionResult",
     "InvalidInputError",
     "Lab",

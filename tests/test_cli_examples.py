@@ -26,6 +26,7 @@ ORDER = (
 ELSEWHERE = frozenset(
     {
         "demo",
+        "test",
         "sync",
         "copy",
         "import",
@@ -35,7 +36,7 @@ ELSEWHERE = frozenset(
         "experiment promote-winner",
     }
 )
-"""Commands whose examples need other files, or many recorded units, and are run by their own tests."""
+"""Commands whose examples need other files, a model, or many recorded units, and are run by their own tests."""
 
 
 def helps() -> dict[str, str]:

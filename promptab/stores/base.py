@@ -31,6 +31,7 @@ from promptab.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from promptab.stores.event_rows import BatchOutcome
+    from promptab.stores.queries.cases import CaseQueries
     from promptab.stores.queries.costs import CostQueries
     from promptab.stores.queries.crossing import CrossingQueries
     from promptab.stores.queries.deployments import DeploymentQueries
@@ -67,6 +68,7 @@ class Transaction:
     retention: RetentionQueries
     exports: ExportQueries
     costs: CostQueries
+    cases: CaseQueries
 
 
 CostKey = Literal["version", "prompt", "model", "variant"]
