@@ -301,6 +301,26 @@ async def test_a_caller_whose_patience_ends_is_told_and_the_event_is_written_all
     assert writer.rows == rows_of(event)
 
 
+async def test_nobody_waits_for_a_store_that_does_not_answer(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "SHORTEST_PATIENCE_SECONDS", 0.05)
+    queue = a_queue(writer.commit, patience_seconds=0.05, capacity=2)
+    writer.free.clear()
+    events = some_events(3)
+    taken, later, blocked = (queue.submit(event) for event in events)
+    async with asyncio.timeout(10):
+        for answer in (taken, later):
+            with pytest.raises(StoreUnavailableError, match=r"not stored yet after 0.05 s; it stays"):
+                await answer
+        with pytest.raises(StoreUnavailableError, match="the event was not taken"):
+            await blocked
+    writer.free.set()
+    await queue.flush()
+    assert writer.rows == rows_of(*events[:2])
+    await queue.submit(events[2])
+
+
 @pytest.mark.usefixtures("quick_retries")
 async def test_a_flush_of_a_store_that_is_away_ends_and_says_how_much_waits(
     writer: Writer, queue: GroupCommit

@@ -8,18 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
-from promptab.errors import ConflictError, StoreError, StoreUnavailableError
+from promptab.errors import StoreError, StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
 from promptab.queueing import QueueSettings, QueueStats
-from promptab.stores.backlog import Backlog, Blocked, Rows
+from promptab.stores.answers import reject, tell
+from promptab.stores.backlog import Backlog, Blocked
 from promptab.stores.event_rows import Batch, BatchOutcome, Encode
 
 Commit = Callable[[Batch], Awaitable[BatchOutcome]]
 """Writes a batch in one transaction. `StoreUnavailableError` means that it is worth offering again."""
+
+SHORTEST_PATIENCE_SECONDS = 1.0
+"""How long an attempt may last at least before those who wait for it are told that the store is away."""
+
+LOOKS = 4
+"""How often in the time of their patience it is looked who has lost it."""
 
 FIRST_RETRY_SECONDS = 0.05
 LAST_RETRY_SECONDS = 1.0
@@ -64,6 +71,7 @@ class GroupCommit:
         self._hurried = False
         """Whether somebody awaits a row that is not handed to the writer yet."""
         self._next: asyncio.Handle | None = None
+        self._look: asyncio.Handle | None = None
         self._attempt: asyncio.Future[BatchOutcome] | None = None
         self._away: StoreUnavailableError | None = None
         self._failures = 0
@@ -150,6 +158,7 @@ class GroupCommit:
                 await self.flush(max(0.0, deadline - monotonic()))
             except StoreUnavailableError:
                 raise self._give_up() from self._away
+        self._cancel_handles()
 
     def stats(self) -> QueueStats:
         return QueueStats(
@@ -166,8 +175,8 @@ class GroupCommit:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what is queued is the parent's to write."""
-        # a child that goes on in the loop of its parent would still come to it
-        self._cancel_next()
+        # a child that goes on in the loop of its parent would still come to them
+        self._cancel_handles()
         self.backlog.forget()
         self._start_over()
 
@@ -190,6 +199,12 @@ class GroupCommit:
             self._next.cancel()
             self._next = None
 
+    def _cancel_handles(self) -> None:
+        self._cancel_next()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
     def _start(self) -> None:
         self._next = None
         batch = self.backlog.take()
@@ -197,6 +212,8 @@ class GroupCommit:
         self._state = _WRITING
         self._attempt = asyncio.ensure_future(self._commit(batch))
         self._attempt.add_done_callback(self._ended)
+        if self._look is None:
+            self._look_again_later(0)
 
     def _ended(self, attempt: asyncio.Future[BatchOutcome]) -> None:
         error = None if attempt.cancelled() else attempt.exception()
@@ -259,13 +276,13 @@ class GroupCommit:
         self._refused += len(outcome.conflicts)
         settled = self.backlog.settle()
         self._settled += len(settled)
-        _tell(settled, outcome)
+        tell(settled, outcome)
 
     def _refuse(self, error: StoreError) -> None:
         refused = self.backlog.settle()
         self._settled += len(refused)
         self._refused += len(refused)
-        _reject(refused.answers, error)
+        reject(refused.answers, error)
         if refused.exposures or None in refused.answers:
             logger.warning("%s could not be written: %s", refused.counted(), error)
         if refused.exposures:
@@ -276,26 +293,43 @@ class GroupCommit:
             logger.warning("%s wait until the store is back: %s", self.backlog.counted(), error)
         self._away = error
         self._failures += 1
-        self._reject_the_impatient(error)
+        self._reject_the_impatient(self._settings.patience_seconds)
         longest = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
         # at a random moment, so that processes that lost the store together do not come back together
         pause = random.uniform(longest / 2, longest)  # noqa: S311 - no secret
         self._state = _AWAY
         self._next = self._loop.call_later(pause, self._start)
 
-    def _reject_the_impatient(self, error: StoreUnavailableError) -> None:
-        patience = self._settings.patience_seconds
+    def _look_again_later(self, times: int) -> None:
+        patience = max(self._settings.patience_seconds, SHORTEST_PATIENCE_SECONDS)
+        self._look = self._loop.call_later(
+            patience / LOOKS, self._look_who_waits, patience, self._attempt, times
+        )
+
+    def _look_who_waits(
+        self, patience: float, attempt: asyncio.Future[BatchOutcome] | None, times: int
+    ) -> None:
+        """Let nobody wait for an attempt that neither fails nor succeeds, and has been seen `times` times."""
+        self._look = None
+        # the clock alone would tell of a process that was stopped meanwhile that it had waited
+        times = times + 1 if attempt is self._attempt else 0
+        if times >= LOOKS:
+            self._reject_the_impatient(patience)
+        if self.backlog:
+            self._look_again_later(times)
+
+    def _reject_the_impatient(self, patience: float) -> None:
         before = monotonic() - patience
-        _reject(
+        reject(
             self.backlog.batch.late(before) + self.backlog.coming.late(before),
             StoreUnavailableError(
-                f"the event is not stored yet after {patience:g} s: {error}; it stays in the queue and is written "
-                "when the store is back; tell it again only with the same event_id"
+                f"the event is not stored yet after {patience:g} s{self._cause()}; it stays in the queue and is "
+                "written when the store is back; tell it again only with the same event_id"
             ),
         )
         outside = self.backlog.outside
         while outside and outside[0].since <= before:
-            _reject([outside.popleft().answer], self._full())
+            reject([outside.popleft().answer], self._full())
 
     def _full(self) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -323,8 +357,8 @@ class GroupCommit:
             f"{self._settings.patience_seconds:g} s{self._cause()}"
         )
         logger.error("%s", error)
-        _reject(self._waiting(), error)
-        self._cancel_next()
+        reject(self._waiting(), error)
+        self._cancel_handles()
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.cancel()
@@ -334,35 +368,6 @@ class GroupCommit:
 
     def _cause(self) -> str:
         return "" if self._away is None else f": {self._away}"
-
-
-def _tell(settled: Rows, outcome: BatchOutcome) -> None:
-    if outcome.conflicts or outcome.flagged:
-        _tell_each(settled, outcome)
-        return
-    for answer, event in zip(settled.answers, settled.events, strict=True):
-        if answer is not None and not answer.done():
-            answer.set_result(event)
-
-
-def _tell_each(settled: Rows, outcome: BatchOutcome) -> None:
-    for position, (answer, event) in enumerate(zip(settled.answers, settled.events, strict=True)):
-        if position in outcome.conflicts:
-            conflict = ConflictError(
-                f"event {event.event_id} exists already with other content; give each event an id of its own"
-            )
-            if answer is None:
-                logger.warning("%s", conflict)
-            _reject([answer], conflict)
-        elif answer is not None and not answer.done():
-            flagged = position in outcome.flagged
-            answer.set_result(event.model_copy(update={"flagged": True}) if flagged else event)
-
-
-def _reject(answers: Iterable[asyncio.Future[Any] | None], error: Exception) -> None:
-    for answer in answers:
-        if answer is not None and not answer.done():
-            answer.set_exception(error)
 
 
 def _closed() -> StoreUnavailableError:

@@ -24,7 +24,15 @@ from rich.table import Table
 import promptab
 from promptab import MetricEvent
 from promptab.stores.event_rows import EVENT_COLUMNS, EventRow, event_row
-from tests.benchmarks.recording import VERSION_ID, Measured, arguments, driven, in_an_experiment, some_events
+from tests.benchmarks.recording import (
+    VERSION_ID,
+    Measured,
+    arguments,
+    driven,
+    in_an_experiment,
+    recorder,
+    some_events,
+)
 from tests.postgres import TEST_POSTGRES, Databases, started_server
 
 FLOOR_BATCH = 5_000
@@ -74,13 +82,9 @@ def recorded(events: Sequence[MetricEvent], callers: int, *, experiment: bool = 
         async with promptab.open(url) as lab:
             told = arguments(events)
             if experiment:
-                await in_an_experiment(lab, told)
+                told = await in_an_experiment(lab, told)
             await lab.metrics.record_event(None, success=True)
-
-            def record(number: int) -> Awaitable[object]:
-                return lab.metrics.record_event(VERSION_ID, **told[number])
-
-            measured = await driven(record, len(events), callers)
+            measured = await driven(recorder(lab, told), len(events), callers)
             assert (await lab.metrics.get_metrics(VERSION_ID)).total_events == len(events)
         return measured
 

@@ -223,8 +223,8 @@ class RollupQueries:
     async def _add_moments(
         self, experiment: PromptExperiment, which: Sequence[ColumnElement[bool]], *, sign: int
     ) -> None:
-        def facts_of(some: Sequence[MetricDefinition]) -> UnitFacts:
-            return UnitFacts(experiment, all_series(some), *which)
+        async def facts_of(some: Sequence[MetricDefinition]) -> UnitFacts:
+            return await UnitFacts.of(self._connection, experiment, all_series(some), *which, with_arms=True)
 
         named = await named_measures(self._connection, experiment.experiment_id)
         metrics = rolled_up_metrics(experiment, named)
