@@ -2,10 +2,14 @@
 
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
+from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
+from .cases import Case, CaseResult, Expectation
 from .choice import Choice
+from .completing import Completion
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
+    GateError,
     InvalidInputError,
     MissingExtraError,
     NeedsStoreError,
@@ -42,6 +46,8 @@ from .models import (
 from .plan import AnalysisPlan
 from .queueing import QueueSettings, QueueStats
 from .stats.metric import MetricDefinition
+from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
+from .trying import CaseReport
 from .versions import UnderstatedVersionWarning, VersionManager
 
 __version__: str
@@ -51,11 +57,20 @@ __all__ = [
     "AnalysisPlan",
     "AnalysisResult",
     "Assignment",
+    "Call",
+    "CallObserver",
+    "Case",
+    "CaseReport",
+    "CaseResult",
     "Choice",
+    "Completion",
     "ConflictError",
     "Deployment",
+    "Expectation",
     "ExperimentStatus",
     "FileSystemPromptLibrary",
+    "FinishedCall",
+    "GateError",
     "InteractionResult",
     "InvalidInputError",
     "Lab",
@@ -69,7 +84,10 @@ __all__ = [
     "MissingExtraError",
     "NeedsStoreError",
     "NotFoundError",
+    "ObservedStream",
     "PerformancePeriod",
+    "Price",
+    "PriceBook",
     "PromptExperiment",
     "PromptFileError",
     "PromptMetrics",
@@ -88,9 +106,13 @@ __all__ = [
     "TemplateLimitError",
     "Tokens",
     "UnderstatedVersionWarning",
+    "Usage",
     "VariableError",
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
     "open",
+    "track_cache_operation",
+    "track_llm_call",
+    "track_rag_retrieval",
 ]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptab.checks import check_number
+from promptab.checks import check_flag, check_number
 from promptab.errors import InvalidInputError, StoreUnavailableError
 from promptab.managed import Clock
 from promptab.queueing import Durability, QueueSettings
@@ -33,12 +33,14 @@ class Access:
         url: str | None,
         timeout: float,
         snapshot_file: str | Path | None,
+        may_be_away: bool,  # noqa: FBT001 - as promptab.open was told
         durability: Durability,
         queue: QueueSettings,
     ) -> None:
         self._url = url
         self._timeout = check_number("timeout", timeout, low=0.1, high=3600.0)
         self._path = None if snapshot_file is None else _checked_path(snapshot_file)
+        self._may_be_away = check_flag("may_be_away", may_be_away)
         self._durability: Durability = durability
         self._queue = queue
 
@@ -47,9 +49,10 @@ class Access:
         try:
             store = await self._reached()
         except StoreUnavailableError as error:
-            if self._path is None:
+            if self._path is None and not self._may_be_away:
                 raise
-            store = await self._away(self._path, error, clock)
+            filed = None if self._path is None else await self._filed(self._path, error, clock)
+            store = open_away(error, filed, self._url, durability=self._durability, queue=self._queue)
         if self._path is not None:
             store.prepare_snapshots(_Keeper(self._path, clock))
         return store
@@ -69,12 +72,18 @@ class Access:
             "see whether the database is there, or allow it more time by timeout="
         )
 
-    async def _away(self, path: Path, error: StoreUnavailableError, clock: Clock) -> Store:
+    async def _filed(
+        self, path: Path, error: StoreUnavailableError, clock: Clock
+    ) -> tuple[Snapshot, float] | None:
+        """Return the snapshot in the file and its age in seconds; None where there is none and none is needed."""
         from promptab.snapshot_file import read_snapshot  # noqa: PLC0415 - most programs never need it
 
         try:
             filed = await asyncio.to_thread(read_snapshot, path)
         except InvalidInputError as fault:
+            if self._may_be_away:
+                logger.warning("serving fallbacks alone, since there is no snapshot (%s): %s", fault, error)
+                return None
             raise StoreUnavailableError(
                 f"{error}; and there is no snapshot to begin with: {fault}"
             ) from error
@@ -82,7 +91,7 @@ class Access:
             logger.error("left out of %s: %s", path, left_out)
         age = filed.age(clock())
         logger.warning("serving from %s, written %.0f s ago: %s", path, age, error)
-        return open_away(filed.snapshot, age, self._url, durability=self._durability, queue=self._queue)
+        return filed.snapshot, age
 
 
 class _Keeper:

@@ -10,6 +10,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from promptab.calls.call import Call
+from promptab.calls.finished import Subject
 from promptab.errors import InvalidInputError
 from promptab.measures import TokensInput
 from promptab.metrics import MetricsCollector
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
 
 Source = Literal["pin", "range", "environment", "experiment", "override", "fallback", "excluded"]
 
+
+FLAG_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "pin": "STATIC",
+        "range": "STATIC",
+        "environment": "STATIC",
+        "experiment": "SPLIT",
+        "override": "TARGETING_MATCH",
+        "fallback": "DEFAULT",
+        "excluded": "DEFAULT",
+    }
+)
+"""What each source is called where choices are known as feature flags: in OpenFeature, and in OpenTelemetry's names."""
 
 STALE_SECONDS = 1.0
 """A change reaches every process within this time; what was confirmed longer ago may have been overtaken."""
@@ -35,6 +50,7 @@ class Served(NamedTuple):
     version: PromptVersion | None
     compiled: CompiledPrompt | None
     experiment_id: str | None = None
+    experiment_name: str | None = None
     variant: str | None = None
     variant_config: Mapping[str, Any] = MappingProxyType({})
 
@@ -91,6 +107,13 @@ class Choice:
     @property
     def unit(self) -> str | None:
         return self._unit
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What `track_llm_call` and its like take: `version`, and `experiment` and `variant` where there are any."""
+        subject = self._subject()
+        named = {"experiment": subject.experiment_name, "variant": subject.variant, "version": subject.label}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def snapshot_age(self) -> float:
@@ -202,6 +225,33 @@ class Choice:
             user_id=self._unit if in_experiment else None,
             event_id=event_id,
             timestamp=timestamp,
+        )
+
+    def call(self, *, metadata: Mapping[str, Any] | None = None) -> Call:
+        """Track one call of a model that your own code makes: `async with choice.call() as call`, then
+        `call.observe(response)`; it records one event, whatever comes of it.
+        """
+        return Call(self._collector.calls, self._subject(), metadata=metadata)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether there is something to render; a model or a configuration has none."""
+        return self._served.compiled is not None
+
+    def _subject(self) -> Subject:
+        version = self._served.version
+        return Subject(
+            name=self.name,
+            prompt_type=self.prompt_type,
+            source=self.source,
+            version_id=None if version is None else version.version_id,
+            version=None if version is None else version.version,
+            content_hash=self.content_hash,
+            experiment_id=self.experiment_id,
+            experiment_name=self._served.experiment_name,
+            variant=self.variant,
+            unit=self.unit if self.experiment_id is not None else None,
+            stands_in_for=f"{self.prompt_type}/{self.name}" if self.source == "fallback" else None,
         )
 
     def _renderable(self) -> CompiledPrompt:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from promptab.access import OPEN_SECONDS, Access
 from promptab.analysing import Period
@@ -14,8 +14,12 @@ from promptab.analysis.planned import InteractionResult, ReplayResult
 from promptab.analysis.result import AnalysisResult, Method
 from promptab.choice import Choice
 from promptab.choosing import Chooser, Request
-from promptab.errors import NotFoundError, StateError
+from promptab.completing import Completing
+from promptab.content import check_prompt
+from promptab.deploying import check_environment
+from promptab.errors import NotFoundError, StateError, StoreUnavailableError
 from promptab.experiments import ABTestManager
+from promptab.fallback import Fallback, fallback_choice
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
 from promptab.models import Deployment, PromptVersion
@@ -25,8 +29,11 @@ from promptab.stores.base import Store
 from promptab.stores.opening import open_until_the_loop_ends
 from promptab.versions import VersionManager
 
+if TYPE_CHECKING:
+    from promptab.trying import CaseReport, Trying
 
-class Lab:
+
+class Lab(Completing):
     """An open store with its managers: `versions`, `experiments`, `metrics`. Made by `promptab.open`."""
 
     def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
@@ -47,6 +54,7 @@ class Lab:
         attributes: Mapping[str, Any] | None = None,
         version: str | None = None,
         environment: str | None = None,
+        fallback: Fallback | None = None,
     ) -> Choice:
         """Return what this request is served, and why.
 
@@ -55,6 +63,8 @@ class Lab:
         latest active version. A unit that an experiment leaves out gets production, or the control where
         nothing is in production.
 
+        `fallback`, a template or a version, is served where the store has not been reached even once.
+
         Raises `NotFoundError` where there is nothing to serve.
         """
         if version is None and environment is None and not attributes:
@@ -62,7 +72,13 @@ class Lab:
             if known is not None:
                 return known
         request = Request(user_id, session_id, features, attributes, version, environment)
-        return await self._chooser.choose(name, prompt_type, request)
+        try:
+            return await self._chooser.choose(name, prompt_type, request)
+        except StoreUnavailableError as error:
+            if fallback is None or self.store.latest_snapshot() is not None:
+                raise
+            kind, name = check_prompt(name, prompt_type)
+            return fallback_choice(kind, name, fallback, self.metrics, reason=str(error))
 
     def choose_nowait(
         self,
@@ -134,6 +150,39 @@ class Lab:
         await self.experiments.complete(result.experiment_id, winner=result.winner)
         return deployment
 
+    async def test(
+        self,
+        name: str,
+        prompt_type: str = "system",
+        version: str = "latest",
+        *,
+        against: str | None = "production",
+        **how: Unpack[Trying],
+    ) -> CaseReport:
+        """Try a version on the cases of its prompt, by `client=AsyncOpenAI()` or `AsyncAnthropic()`.
+
+        The cases are tried on what is live in `against` too (None: on nothing else), as far as their results there are
+        not kept, so that `promote(..., gate=True)` can compare. Nothing of it counts as a use of the version. `model`
+        and `max_tokens` go over the versions' own; `max_cost` is a limit in US dollars which is not exceeded: what did
+        not fit was not run, and the report says so. `allow_python` lets cases call functions that they name.
+
+        Raises `NotFoundError`, `StateError` for a prompt without cases, and `InvalidInputError` for what cannot be
+        asked.
+        """
+        from promptab.trying import Trial, try_cases  # noqa: PLC0415 - most programs try nothing
+
+        trial = Trial(**how)
+        kind, name = check_prompt(name, prompt_type)
+        found = await self.versions.get_version(name, kind, version)
+        if found is None:
+            raise NotFoundError("version", f"{kind}/{name}@{version}")
+        live = None
+        if against is not None:
+            live = await self.versions.get_version(name, kind, check_environment(against))
+        if live is not None and live.version_id == found.version_id:
+            live = None
+        return await try_cases(self, found, live, trial)
+
     async def replay(
         self,
         experiment: str,
@@ -161,6 +210,7 @@ class Lab:
 
     async def close(self) -> None:
         """Write what is queued and close the store. A second time does nothing."""
+        await self.metrics.calls.settle()
         await self.store.close()
 
     async def __aenter__(self) -> Self:
@@ -230,6 +280,7 @@ def open(  # noqa: A001 - `promptab.open` is the name users write
     clock: Clock = utc_now,
     timeout: float = OPEN_SECONDS,
     snapshot_file: str | Path | None = None,
+    may_be_away: bool = False,
     durability: Durability = "normal",
     queue: QueueSettings = DEFAULT_QUEUE,
 ) -> Opening:
@@ -242,6 +293,8 @@ def open(  # noqa: A001 - `promptab.open` is the name users write
     Opening takes `timeout` seconds at most, 0.1 to 3600; a long migration may need more than the default of 60. Where
     the store cannot be reached in that time and `snapshot_file` holds a snapshot, `choose` serves from that, says so
     by its age, and goes over to the store when that is back; the file is written anew with every change that is seen.
-    Raises what `open_store` raises, and `StoreUnavailableError` after the time.
+    With `may_be_away` there is a lab also without a snapshot: `choose` and `complete` serve their `fallback` until
+    the store is there, and raise `StoreUnavailableError` where they have none. Otherwise opening raises that error
+    after the time; and what `open_store` raises in any case.
     """
-    return Opening(clock, Access(url, timeout, snapshot_file, durability, queue))
+    return Opening(clock, Access(url, timeout, snapshot_file, may_be_away, durability, queue))

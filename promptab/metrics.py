@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import NamedTuple
 
+from promptab.calls.log import CallLog
 from promptab.checks import check_count, check_items, check_number, check_time, known_id
 from promptab.errors import InvalidInputError, StateError
 from promptab.measures import measured_metric
@@ -59,6 +61,11 @@ class PerformancePeriod(Record):
 
 class MetricsCollector(Recording, Retention):
     """Records events and outcomes, and answers what they add up to."""
+
+    @cached_property
+    def calls(self) -> CallLog:
+        """Where the tracked calls of a model go."""
+        return CallLog(self, self._clock)
 
     async def get_metrics(
         self, version_id: str, *, start_time: datetime | None = None, end_time: datetime | None = None

@@ -262,3 +262,37 @@ def test_a_timeout_that_is_none_is_refused_at_once(timeout: Any) -> None:
 def test_a_snapshot_file_that_is_no_path_is_refused_at_once(path: Any) -> None:
     with pytest.raises(InvalidInputError, match="snapshot_file"):
         promptab.open("sqlite:///:memory:", snapshot_file=path)
+
+
+async def test_without_a_snapshot_a_lab_may_begin_with_fallbacks_alone(site: Site) -> None:
+    site.file.unlink()
+    with pytest.raises(StoreUnavailableError):
+        async with site.opened():
+            pass
+    async with site.opened(may_be_away=True) as lab:
+        with pytest.raises(StoreUnavailableError, match=r"store\.db"):
+            await lab.choose("greeting", user_id="u0")
+        choice = await lab.choose("greeting", user_id="u0", fallback="Hi {{ name }}.")
+        assert (choice.render(name="Ada"), choice.source, choice.stale) == ("Hi Ada.", "fallback", True)
+        site.bring_back()
+        await until(lambda: lab.store.latest_snapshot() is not None)
+        choice = await lab.choose("greeting", user_id="u0", fallback="Hi {{ name }}.")
+        assert (choice.source, choice.stale) == ("experiment", False)
+    assert numbers(read_snapshot(site.file).snapshot) == {"1.0.0", "1.1.0"}
+
+
+async def test_a_store_that_has_never_answered_is_not_asked_by_every_caller(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "CHECK_SECONDS", LONG_SECONDS)
+    async with promptab.open(site.url, may_be_away=True) as lab:
+        site.bring_back()
+        # within the time in which a store that failed is left alone, nobody waits for it
+        with pytest.raises(StoreUnavailableError):
+            await lab.choose("greeting", user_id="u0")
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_may_be_away_is_true_or_false(value: Any) -> None:
+    with pytest.raises(InvalidInputError, match="may_be_away"):
+        promptab.open(may_be_away=value)

@@ -72,7 +72,11 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "compare",
                 "copy",
                 "snapshot",
+                "cost",
                 "doctor",
+                "export",
+                "import",
+                "test",
             ),
         ]
     )

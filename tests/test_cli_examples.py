@@ -18,15 +18,25 @@ ORDER = (
     "init", "list", "log", "show", "diff", "new", "tag", "render", "promote",
     "experiment sample-size",
     "experiment create", "experiment list", "assign", "record", "experiment status", "experiment analyze", "metrics",
-    "compare",
+    "cost", "compare",
     "experiment weights", "experiment pause", "experiment resume", "experiment complete",
     "experiment start", "experiment stop", "rollback", "deployments", "events export", "events prune",
     "snapshot write", "snapshot check", "doctor",
 )  # fmt: skip
 ELSEWHERE = frozenset(
-    {"demo", "sync", "copy", "experiment replay", "experiment interaction", "experiment promote-winner"}
+    {
+        "demo",
+        "test",
+        "sync",
+        "copy",
+        "import",
+        "export",
+        "experiment replay",
+        "experiment interaction",
+        "experiment promote-winner",
+    }
 )
-"""Commands whose examples need other files, or many recorded units, and are run by their own tests."""
+"""Commands whose examples need other files, a model, or many recorded units, and are run by their own tests."""
 
 
 def helps() -> dict[str, str]:

@@ -27,6 +27,9 @@ class Promptab(LazyGroup):
         "new": Entry("promptab.cli.new:new", "Create a version.", _VERSIONS),
         "tag": Entry("promptab.cli.tag:tag", "Put a tag on a version, or take it off.", _VERSIONS),
         "render": Entry("promptab.cli.render:render", "Print the text that a prompt gives.", _VERSIONS),
+        "test": Entry(
+            "promptab.cli.trying:try_version", "Try a version on the cases of its prompt.", _VERSIONS
+        ),
         "promote": Entry("promptab.cli.deploying:promote", "Make a version live.", _LIVE),
         "rollback": Entry("promptab.cli.deploying:rollback", "Go back to what was live before.", _LIVE),
         "deployments": Entry("promptab.cli.deploying:deployments", "Show what was live when.", _LIVE),
@@ -46,6 +49,11 @@ class Promptab(LazyGroup):
         "events": Entry(
             "promptab.cli.events:app", "Write single events to files, or drop old ones.", _OUTCOMES
         ),
+        "cost": Entry("promptab.cli.cost:cost", "Add up what calls cost.", _OUTCOMES),
+        "import": Entry(
+            "promptab.cli.importing:import_", "Make versions of other tools' prompt files.", _STORES
+        ),
+        "export": Entry("promptab.cli.exporting:export", "Write a version as another tool's file.", _STORES),
         "copy": Entry(
             "promptab.cli.copy:copy", "Copy versions with their history to another store.", _STORES
         ),

@@ -23,7 +23,7 @@ def read_prompt(data: bytes, *, path: str, suffix: str, prompt_type: PromptType,
     Raises:
         PromptFileError: under the name `path`, with the line where there is one.
     """
-    text = _decoded(data, path)
+    text = decoded(data, path)
     markdown = None
     if suffix == ".md":
         markdown = split_markdown(text, path=path)
@@ -66,7 +66,8 @@ def default_suffix(source: PromptSource) -> str:
     return ".md" if source.template and is_body(source.template) else ".yaml"
 
 
-def _decoded(data: bytes, path: str) -> str:
+def decoded(data: bytes, path: str) -> str:
+    """The text of a file, every line of it ended by LF. Raises `PromptFileError` for what no prompt may hold."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from promptab.models import Exposure, MetricEvent
 from promptab.queueing import QueueStats
@@ -31,6 +31,8 @@ from promptab.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from promptab.stores.event_rows import BatchOutcome
+    from promptab.stores.queries.cases import CaseQueries
+    from promptab.stores.queries.costs import CostQueries
     from promptab.stores.queries.crossing import CrossingQueries
     from promptab.stores.queries.deployments import DeploymentQueries
     from promptab.stores.queries.events import EventQueries
@@ -65,7 +67,12 @@ class Transaction:
     version_totals: VersionTotalQueries
     retention: RetentionQueries
     exports: ExportQueries
+    costs: CostQueries
+    cases: CaseQueries
 
+
+CostKey = Literal["version", "prompt", "model", "variant"]
+"""What costs can be added up by."""
 
 Work = Callable[[Transaction], Awaitable[T]]
 

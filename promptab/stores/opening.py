@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
-from promptab.errors import InvalidInputError, MissingExtraError
+from promptab.errors import InvalidInputError, MissingExtraError, StoreUnavailableError
 from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings, check_durability
 from promptab.stores.postgres_url import is_postgres, shown_url
 
@@ -48,21 +48,25 @@ async def open_store(
 
 
 def open_away(
-    snapshot: Snapshot,
-    age: float,
+    failure: StoreUnavailableError,
+    filed: tuple[Snapshot, float] | None,
     url: str | None = None,
     *,
     durability: Durability = "normal",
     queue: QueueSettings = DEFAULT_QUEUE,
 ) -> Store:
-    """Return a store that could not be reached just now: it serves a snapshot of `age` seconds ago meanwhile.
+    """Return a store that could not be reached just now, as `failure` says; it serves a snapshot of so many seconds ago
+    meanwhile, if there is one.
 
     Everything that asks for the database tries to reach it first, and raises `StoreUnavailableError` until it is
     there.
     """
+    from promptab.stores.sql import UNKNOWN_STORE  # noqa: PLC0415 - as in _way
+
     way = _way(url, durability, queue)
-    store = way.store(snapshot.store_id)
-    store.begin_away(snapshot, age=age, arrive=way.arrive)
+    snapshot, age = filed or (None, 0.0)
+    store = way.store(UNKNOWN_STORE if snapshot is None else snapshot.store_id)
+    store.begin_away(snapshot, failure, age=age, arrive=way.arrive)
     return store
 
 

@@ -107,12 +107,14 @@ class ServedSnapshot:
         while fresh is None:
             if self._closed:
                 raise self.closed_error()
+            if self._current is None and self._away and monotonic() < self._due_at:
+                raise self._failure or self.closed_error()
             check = self._begin()
             # a caller who is cancelled leaves; the check goes on for the others
             await asyncio.wait({check}, timeout=self._patience())
             if check.done():
                 check.result()
-            elif self._current is not None:
+            elif self._current is not None or self._away:
                 self._lost(StoreUnavailableError(f"{self._url}: no answer for {PATIENCE_SECONDS:g} s"))
             if self._current is None:
                 raise self._failure or self.closed_error()
@@ -158,6 +160,10 @@ class ServedSnapshot:
         self._away = self._borrowed = True
         self._due_at = -math.inf
 
+    def begin_without(self, failure: StoreUnavailableError) -> None:
+        """Serve nothing until the store can be asked, which it could not just now."""
+        self._lost(failure)
+
     def forget(self) -> None:
         """Serve nothing until the store has been asked: what is at hand is another store's."""
         self._current = None
@@ -189,9 +195,9 @@ class ServedSnapshot:
         return None if unshown or late else self._current
 
     def _patience(self) -> float | None:
-        """Return how long to wait for a check; a store that has just taken a write is waited for."""
+        """Return how long to wait for a check; one that gives the first snapshot, or shows a write, is waited for."""
         unshown = self._shown_changes != self._changes
-        return None if self._current is None or (unshown and not self._away) else PATIENCE_SECONDS
+        return None if not self._away and (self._current is None or unshown) else PATIENCE_SECONDS
 
     def _begin(self) -> asyncio.Task[None]:
         """Return the check under way, beginning one where none is."""

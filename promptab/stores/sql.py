@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from promptab.errors import StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
 from promptab.queueing import DEFAULT_QUEUE, QueueSettings, QueueStats
 from promptab.recent import Recent
@@ -29,6 +30,8 @@ from promptab.stores.event_rows import Batch, BatchOutcome, Encode, event_row
 from promptab.stores.forking import watch
 from promptab.stores.group_commit import GroupCommit
 from promptab.stores.picture import take_snapshot
+from promptab.stores.queries.cases import CaseQueries
+from promptab.stores.queries.costs import CostQueries
 from promptab.stores.queries.crossing import CrossingQueries
 from promptab.stores.queries.deployments import DeploymentQueries
 from promptab.stores.queries.events import EventQueries
@@ -49,6 +52,9 @@ Arrive = Callable[[], Awaitable[str]]
 """Reaches a database, making or migrating it where that is needed, and returns its store_id."""
 
 logger = logging.getLogger("promptab")
+
+UNKNOWN_STORE = ""
+"""The id of a store that has not been reached yet."""
 
 HELD_EXPOSURES = 100_000
 """Exposures remembered from look-ups."""
@@ -100,10 +106,17 @@ class SqlStore(ABC):
     def store_id(self) -> str:
         return self._store_id
 
-    def begin_away(self, snapshot: Snapshot, *, age: float, arrive: Arrive) -> None:
-        """Serve from a snapshot of `age` seconds ago until the database can be reached, which `arrive` tries."""
+    def begin_away(
+        self, snapshot: Snapshot | None, failure: StoreUnavailableError, *, age: float, arrive: Arrive
+    ) -> None:
+        """Serve from a snapshot of `age` seconds ago, if there is one, until the database can be reached, which
+        `arrive` tries and `failure` says why it cannot.
+        """
         self._arrive = arrive
-        self._served.begin_with(snapshot, age=age)
+        if snapshot is None:
+            self._served.begin_without(failure)
+        else:
+            self._served.begin_with(snapshot, age=age)
 
     async def read(self, work: Work[T]) -> T:
         return await self._to_its_end(self._transact(work, writes=False))
@@ -272,10 +285,10 @@ class SqlStore(ABC):
         async with self._arriving:
             if self._arrive is not None:
                 store_id = await self._arrive()
-                if store_id != self._store_id:
+                if self._store_id not in {UNKNOWN_STORE, store_id}:
                     logger.error("%s: the snapshot file was another store's; what it said is void", self._url)
-                    self._store_id = store_id
                     self._served.forget()
+                self._store_id = store_id
                 self._arrive = None
 
     async def _take_snapshot(self, current: Snapshot | None) -> Snapshot:
@@ -339,4 +352,6 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         version_totals=VersionTotalQueries(connection),
         retention=RetentionQueries(connection),
         exports=ExportQueries(connection),
+        costs=CostQueries(connection),
+        cases=CaseQueries(connection),
     )

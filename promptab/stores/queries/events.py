@@ -57,6 +57,11 @@ class EventQueries:
         )
         return [_record(row) for row in (await self._connection.execute(query)).all()]
 
+    async def by_id(self, event_id: str) -> MetricEvent | None:
+        query = select(events).where(events.c.event_id == uuid.UUID(event_id).bytes)
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else _record(row)
+
     async def unit_sums(self, experiment_id: str, *, without: Collection[str] = ()) -> MetricSums:
         """Return the sums over units of every metric that an experiment's events carry.
 
