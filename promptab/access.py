@@ -101,21 +101,24 @@ class _Keeper:
         self._path = path
         self._clock = clock
         self._failing = False
-        # of its own: behind a program's blocking calls in the loop's threads a snapshot would wait for them
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptab-snapshot-file")
 
     async def __call__(self, snapshot: Snapshot) -> None:
         from promptab.snapshot_file import write_snapshot  # noqa: PLC0415 - as above
 
         write = partial(write_snapshot, self._path, snapshot, taken_at=self._clock())
+        # of its own: behind a program's blocking calls in the loop's threads a snapshot would wait for them; and made
+        # for this file, since the child of a fork would wait for its parent's for good
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptab-snapshot-file")
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, write)
+            await asyncio.get_running_loop().run_in_executor(thread, write)
         except InvalidInputError as error:
             if not self._failing:
                 logger.warning("the snapshot file is not kept up to date: %s", error)
             self._failing = True
         else:
             self._failing = False
+        finally:
+            thread.shutdown(wait=False)
 
 
 def _checked_path(path: object) -> Path:

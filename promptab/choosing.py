@@ -13,12 +13,18 @@ from promptab.checks import check_json_object
 from promptab.choice import Choice, Served, Source
 from promptab.content import check_prompt, compile_version
 from promptab.deploying import check_environment
-from promptab.errors import InvalidInputError, NeedsStoreError, NotFoundError, PromptabError
+from promptab.errors import (
+    InvalidInputError,
+    NeedsStoreError,
+    NotFoundError,
+    PromptabError,
+    StoreUnavailableError,
+)
 from promptab.exposing import expose, look_up
 from promptab.live_experiment import LiveExperiment
 from promptab.managed import Clock
 from promptab.metrics import MetricsCollector
-from promptab.models import ENVIRONMENTS, PromptType, PromptVersion
+from promptab.models import ENVIRONMENTS, Environment, PromptType, PromptVersion
 from promptab.recent import Recent
 from promptab.resolving import find_version
 from promptab.semver import check_reference, is_exact
@@ -185,7 +191,7 @@ class Chooser:
             return found, None
         if environment is not None:
             where = check_environment(environment)
-            live = _required(snapshot.deployed(kind, name, where), kind, name, f"nothing is live in {where}")
+            live = _required(_live(snapshot, kind, name, where), kind, name, f"nothing is live in {where}")
             return self._served(snapshot.versions, kind, name, live, "environment", f"live in {where}"), None
         offer = offers.by_prompt.get((prompt_type, name))
         if offer is None:
@@ -338,7 +344,7 @@ def _default(
 ) -> tuple[PromptVersion | None, Source, str]:
     source: Source = "excluded" if left_out else "environment"
     why = f" (not in experiment {left_out[0][0].experiment.name!r}: {left_out[0][1]})" if left_out else ""
-    production = snapshot.deployed(kind, name, "production")
+    production = _live(snapshot, kind, name, "production")
     if production is not None:
         return production, source, f"live in production{why}"
     for live, _ in left_out:
@@ -349,12 +355,29 @@ def _default(
             if version is not None:
                 return version, source, f"the control, since nothing is in production{why}"
     latest = snapshot.latest_active(kind, name)
+    if latest is None and (kind, name) in snapshot.latest:
+        raise _unsound(kind, name, "the latest active version")
     if latest is None and left_out:
         return None, source, f"no version exists{why}"
     return (
         _required(latest, kind, name, "it has no active version"),
         "excluded" if left_out else "range",
         f"the latest active version, since nothing is in production{why}",
+    )
+
+
+def _live(snapshot: Snapshot, kind: PromptType, name: str, where: Environment) -> PromptVersion | None:
+    """Return what is live there. Where that was left out of a snapshot file, another version is no stand-in for it."""
+    version = snapshot.deployed(kind, name, where)
+    if version is None and (kind, name, where) in snapshot.live:
+        raise _unsound(kind, name, f"what is live in {where}")
+    return version
+
+
+def _unsound(kind: PromptType, name: str, what: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"{kind}/{name}: {what} was left out of the snapshot file, as the log says with the reason; it is served when "
+        "the store is back, or from a file that `promptab snapshot check` finds sound"
     )
 
 

@@ -83,3 +83,8 @@ def check_durability(value: object) -> Durability:
             return value
         case _:
             raise InvalidInputError("durability", value, "one of normal, full")
+
+
+def check_queue(value: object) -> None:
+    if not isinstance(value, QueueSettings):
+        raise InvalidInputError("queue", value, "of QueueSettings", "write queue=promptab.QueueSettings(...)")

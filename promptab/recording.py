@@ -140,13 +140,16 @@ class Recording(Managed):
     async def record_many(self, events: Iterable[MetricEvent | Mapping[str, Any]]) -> int:
         """Store many events, each a `MetricEvent` or the arguments of `record_event`; return how many they were.
 
-        For imports: they do not wait in the queue, but go in transactions of 2,000, in their order. What raises
+        For imports: they take no room in the queue, but go after what waits there in transactions of 2,000, in their
+        order. What raises
         ends it: `InvalidInputError`, or `NotFoundError` for an experiment, before the transaction of the event in
         question, `ConflictError` after it. What was stored stays, and is stored once however often it is told:
         give the events ids, and an import that broke off can be run again from its beginning.
         """
         store = await self._store()
         imported = _Import(store, self._clock())
+        if not isinstance(events, Iterable):
+            raise InvalidInputError("events", events, "an iterable of events", "write a list")
         remaining = iter(events)
         total = 0
         while chunk := [await imported.event(given) for given in islice(remaining, EVENTS_AT_ONCE)]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 import promptab
 from promptab import InvalidInputError, Lab, PromptVariant, StoreUnavailableError
 from promptab.snapshot import Snapshot
-from promptab.snapshot_file import read_snapshot
+from promptab.snapshot_file import read_snapshot, write_snapshot
 from promptab.stores import served
 from tests.clock import SettableClock
 
@@ -211,6 +213,33 @@ async def test_a_store_that_can_be_reached_goes_before_the_file(site: Site) -> N
     assert read_snapshot(site.file).snapshot.store_id == lab.store.store_id
 
 
+async def test_no_version_stands_in_for_one_that_is_live_and_was_left_out_of_the_file(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    async with site.opened() as lab:
+        live = await lab.versions.create_version("tone", "system", "Be kind.")
+        await lab.versions.promote(live.version_id)
+        await lab.versions.create_version("tone", "system", "Be rude.")
+        only = await lab.versions.create_version("only", "system", "Be brief.")
+        snapshot = await lab.store.snapshot()
+    damaged = {
+        version.version_id: version.model_copy(update={"content_hash": "0" * 64}) for version in (live, only)
+    }
+    versions = {**snapshot.versions, **damaged}
+    write_snapshot(
+        site.file, dataclasses.replace(snapshot, versions=versions), taken_at=datetime(2026, 1, 5, tzinfo=UTC)
+    )
+    site.take_away()
+    async with site.opened() as lab:
+        for environment in (None, "production"):
+            with pytest.raises(
+                StoreUnavailableError, match=r"system/tone: what is live in production was left"
+            ):
+                await lab.choose("tone", environment=environment)
+        with pytest.raises(StoreUnavailableError, match=r"system/only: the latest active version was left"):
+            lab.choose_nowait("only")
+        assert (await lab.choose("tone", version="1.0.1")).render() == "Be rude."
+
+
 async def test_a_file_that_cannot_be_written_is_told_once_and_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,6 +285,12 @@ async def test_a_cancelled_opening_leaves_nothing_open(tmp_path: Path) -> None:
 def test_a_timeout_that_is_none_is_refused_at_once(timeout: Any) -> None:
     with pytest.raises(InvalidInputError, match="timeout"):
         promptab.open("sqlite:///:memory:", timeout=timeout)
+
+
+@pytest.mark.parametrize("queue", [None, {"capacity": 5}, promptab.QueueSettings])
+async def test_a_queue_that_is_no_settings_is_refused(queue: Any) -> None:
+    with pytest.raises(InvalidInputError, match="queue"):
+        await promptab.open("sqlite:///:memory:", queue=queue)
 
 
 @pytest.mark.parametrize("path", ["", 7, b"snapshot", "a\x00b"])

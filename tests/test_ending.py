@@ -16,8 +16,10 @@ import pytest
 
 import promptab
 from promptab import Lab, StoreUnavailableError
+from promptab.snapshot_file import read_snapshot
 from promptab.stores.base import Transaction
 from promptab.stores.opening import sqlite_path
+from promptab.stores.served import CHECK_SECONDS
 from tests.contract.records import a_version
 from tests.postgres import fetched
 from tests.processes import start
@@ -25,6 +27,9 @@ from tests.workers.ending import AWAITED, QUEUED, VERSION_ID
 
 HANG_SECONDS = 60.0
 """Past it a process counts as hanging; the machine may be busy with other tests."""
+
+CHILD_SECONDS = 20.0
+"""Past it the child of a fork counts as hanging."""
 
 forks = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 
@@ -183,6 +188,39 @@ async def test_a_store_in_memory_is_not_the_childs() -> None:
         assert (await lab.metrics.get_metrics(VERSION_ID)).total_events == 1
 
 
+@forks
+async def test_the_child_of_a_child_uses_the_store_though_its_parent_has_not(lasting_url: str) -> None:
+    """As programs do that put themselves into the background."""
+
+    async def record_in_a_child() -> None:
+        assert in_a_child(lambda: record_in(lab)) == "done"
+
+    async with promptab.open(lasting_url) as lab:
+        await lab.metrics.record_event(VERSION_ID, True)
+        await lab.store.snapshot()
+        await asyncio.sleep(CHECK_SECONDS)
+        # the source of revisions is asked from the second look on
+        await lab.store.snapshot()
+        await asyncio.sleep(CHECK_SECONDS)
+        assert in_a_child(record_in_a_child) == "done"
+        await lab.metrics.record_event(VERSION_ID, True)
+    assert len(stored(lasting_url)) == 3
+
+
+@forks
+async def test_the_child_of_a_fork_keeps_the_snapshot_file(lasting_url: str, tmp_path: Path) -> None:
+    async def move() -> None:
+        version = await lab.versions.create_version("tone", "system", "Be brief.")
+        assert (await lab.choose("tone")).content_hash == version.content_hash
+
+    file = tmp_path / "snapshot.json"
+    async with promptab.open(lasting_url, snapshot_file=file) as lab:
+        await lab.versions.create_version("tone", "system", "Be kind.")
+        await lab.choose("tone")
+        assert in_a_child(move) == "done"
+    assert {version.version for version in read_snapshot(file).snapshot.versions.values()} == {"1.0.1"}
+
+
 async def record_in(lab: Lab) -> None:
     await lab.metrics.record_event(VERSION_ID, True)
 
@@ -199,7 +237,7 @@ def in_a_child(work: Callable[[], object]) -> str:
     if process == 0:
         answer = "done"
         try:
-            asyncio.run(asyncio.wait_for(work(), HANG_SECONDS))  # type: ignore[arg-type]
+            asyncio.run(asyncio.wait_for(work(), CHILD_SECONDS))  # type: ignore[arg-type]
         except StoreUnavailableError as error:
             sign = next((sign for sign in ("forked", "a store in memory") if sign in str(error)), str(error))
             answer = f"StoreUnavailableError: {sign}"

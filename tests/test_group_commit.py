@@ -389,6 +389,27 @@ async def test_a_writer_that_is_cancelled_begins_again_for_those_who_go_on_waiti
     assert len(writer.rows) == 1
 
 
+@pytest.mark.parametrize("what", ["event", "awaited event", "exposure"])
+async def test_a_row_from_a_thread_without_a_loop_is_refused_and_holds_up_no_other(
+    writer: Writer, queue: GroupCommit, what: str
+) -> None:
+    def add() -> None:
+        match what:
+            case "event":
+                queue.offer(an_event())
+            case "awaited event":
+                queue.submit(an_event())
+            case _:
+                queue.enqueue(an_exposure(an_experiment()))
+
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        await asyncio.to_thread(add)
+    own = an_event()
+    queue.offer(own)
+    await asyncio.sleep(0.1)
+    assert writer.batches == [Batch([], rows_of(own))]
+
+
 async def test_the_child_of_a_fork_in_the_same_loop_has_nothing_to_write(
     writer: Writer, queue: GroupCommit
 ) -> None:

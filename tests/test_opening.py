@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,12 @@ async def test_a_url_of_another_kind_is_refused_without_showing_its_password(url
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in repr(caught.value)
     assert "hunter2" not in str(caught.value.value)
+
+
+@pytest.mark.parametrize("url", [Path("promptab.db"), b"postgresql://ada:hunter2@host/db", 7])
+async def test_a_url_that_is_no_text_is_refused_without_showing_it(url: Any) -> None:
+    with pytest.raises(InvalidInputError, match=f"url: '{type(url).__name__}' is not text; write sqlite:///"):
+        await promptab.open(url)
 
 
 @pytest.mark.parametrize(

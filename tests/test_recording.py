@@ -28,8 +28,10 @@ from promptab import (
     Tokens,
 )
 from promptab.event_ids import new_event_id
+from promptab.models import Exposure
 from promptab.recording import EVENTS_AT_ONCE
 from promptab.stores import sqlite
+from promptab.stores.base import Transaction
 from tests.clock import SettableClock
 from tests.contract.records import an_event
 
@@ -194,6 +196,25 @@ async def test_imported_events_make_the_exposures_that_are_missing(lab: Lab, exp
     assert [event.user_id for event in flagged] == [told[0]["user_id"]]
     assert (await lab.experiments.get_experiment_assignments(experiment_id))["a new one"] == "b"
     assert (await lab.experiments.assign(experiment_id, "a new one")).variant == "b"
+
+
+async def test_imported_events_go_after_the_exposures_of_their_units(lab: Lab, experiment_id: str) -> None:
+    dealt = await lab.experiments.assign(experiment_id, "ada", attributes={"plan": "free"})
+    told = {"version_id": V1, "experiment_id": experiment_id, "variant": dealt.variant, "user_id": "ada"}
+    await lab.metrics.record_many([told])
+
+    async def work(tx: Transaction) -> Exposure | None:
+        return await tx.exposures.get(experiment_id, "ada")
+
+    exposure = await lab.store.read(work)
+    assert exposure is not None
+    assert (exposure.source, exposure.attributes) == ("assigned", {"plan": "free"})
+
+
+@pytest.mark.parametrize("events", [None, 5])
+async def test_an_import_of_what_holds_no_events_is_refused(lab: Lab, events: Any) -> None:
+    with pytest.raises(InvalidInputError, match="events"):
+        await lab.metrics.record_many(events)
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,9 @@ class Store(Protocol):
         """
 
     async def record_many(self, events: Sequence[MetricEvent]) -> BatchOutcome:
-        """Store the events in one transaction, beside the queue; return what became of them, by position."""
+        """Store the events in one transaction, after what waits in the queue; return what became of them, by
+        position.
+        """
 
     def queue_stats(self) -> QueueStats:
         """Return what waits in the queue and what has come of all the rest, without I/O."""

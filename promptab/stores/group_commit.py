@@ -107,9 +107,10 @@ class GroupCommit:
                 raise self._full()
             self._drop("event")
             return False
-        self.backlog.add(self._encode(event), event, None, monotonic())
+        row = self._encode(event)
         if self._state == _IDLE:
             self._delay()
+        self.backlog.add(row, event, None, monotonic())
         return True
 
     def enqueue(self, exposure: Exposure) -> None:
@@ -120,9 +121,9 @@ class GroupCommit:
             self._drop("exposure")
             self._owed = True
             return
-        self.backlog.add_exposure(exposure)
         if self._state == _IDLE:
             self._delay()
+        self.backlog.add_exposure(exposure)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when the rows that have come in so far are settled, however many come in meanwhile.
@@ -183,15 +184,16 @@ class GroupCommit:
     def _hurry(self) -> None:
         self._hurried = True
         if self._state < _STARTING:
+            # first, since it raises in a thread that has no loop, where nothing would ever be started
+            self._loop = asyncio.get_running_loop()
             self._cancel_next()
             self._state = _STARTING
-            self._loop = asyncio.get_running_loop()
             # not at once: the other callers that are ready in this step of the loop add their rows first
             self._next = self._loop.call_soon(self._start)
 
     def _delay(self) -> None:
+        self._loop = asyncio.get_running_loop()  # first, as above
         self._state = _DELAYED
-        self._loop = asyncio.get_running_loop()
         self._next = self._loop.call_later(self._settings.delay_seconds, self._start)
 
     def _cancel_next(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from promptab.errors import InvalidInputError, MissingExtraError, StoreUnavailableError
-from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings, check_durability
+from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings, check_durability, check_queue
 from promptab.stores.postgres_url import is_postgres, shown_url
 
 if TYPE_CHECKING:
@@ -25,9 +25,16 @@ if TYPE_CHECKING:
 DEFAULT_URL = "sqlite:///promptab.db"
 MEMORY_URL = "sqlite:///:memory:"
 
+_URL_REMEDY = (
+    "write sqlite:///path/to/promptab.db, sqlite:///:memory: or postgresql://user:password@host/database"
+)
+
 
 def resolve_url(url: str | None) -> str:
     """Return the URL to open: the argument, else `PROMPTAB_URL`, else `sqlite:///promptab.db`."""
+    if url is not None and not isinstance(url, str):
+        # what it holds may be a password
+        raise InvalidInputError("url", type(url).__name__, "text", _URL_REMEDY)
     return url or os.environ.get("PROMPTAB_URL") or DEFAULT_URL
 
 
@@ -81,6 +88,7 @@ class _Way(NamedTuple):
 
 def _way(url: str | None, durability: Durability, queue: QueueSettings) -> _Way:
     durability = check_durability(durability)
+    check_queue(queue)
     resolved = resolve_url(url)
     if is_postgres(resolved):
         return _way_to_postgres(resolved, queue)
@@ -146,7 +154,7 @@ def sqlite_path(url: str) -> str | None:
             "url",
             scheme,
             "a URL of SQLite or PostgreSQL",
-            "write sqlite:///path/to/promptab.db, sqlite:///:memory: or postgresql://user:password@host/database",
+            _URL_REMEDY,
         )
     path = url.removeprefix(prefix).removeprefix("/")
     if "?" in path or "\x00" in path:

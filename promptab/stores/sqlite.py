@@ -136,6 +136,8 @@ class SqliteFileStore(SqlStore):
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
         self._writing = asyncio.Lock()
+        if self._source is not None:
+            self._source.after_fork_in_child()
         # where not the loop's own thread forks, something may have been opened again meanwhile
         opened_again = [self._events.after_fork_in_child(), self._idle.begin_anew()]
         if self._shared_with_child or any(opened_again):

@@ -7,7 +7,6 @@ from the last one. It has a thread of its own, since a disk may keep it waiting.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,7 +23,6 @@ class SqliteRevisions:
     def __init__(self, path: str, *, url: str) -> None:
         self._path = path
         self._url = url
-        self._process = os.getpid()
         self._thread = _one_thread()
         self._connection: sqlite3.Connection | None = None
         self._inherited: sqlite3.Connection | None = None
@@ -32,10 +30,6 @@ class SqliteRevisions:
         self._revision = -1
 
     async def current(self) -> int:
-        if self._process != os.getpid():
-            # neither a thread nor a connection outlives a fork; what was open is the parent's to close, and is held
-            self._inherited, self._connection = self._connection, None
-            self._process, self._thread = os.getpid(), _one_thread()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
 
     def before_fork(self) -> bool:
@@ -48,10 +42,15 @@ class SqliteRevisions:
             pass  # closed for good
         return True
 
+    def after_fork_in_child(self) -> None:
+        """Begin anew in the child, which may fork again before it asks anything."""
+        # neither a thread nor a connection outlives a fork; what was open is the parent's to close, and is held
+        self._inherited, self._connection = self._connection, None
+        self._thread = _one_thread()
+
     async def close(self) -> None:
-        if self._process == os.getpid():
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-            self._thread.shutdown(wait=False)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown(wait=False)
 
     def _read(self) -> int:
         with translated(self._url):
