@@ -29,6 +29,11 @@ ANOTHER = """
 """
 """One more event like the first of a unit, with the next number."""
 
+OF_SOMETHING_ELSE = """
+    INSERT INTO promptab_events (event_id, kind, at, recorded_at, flagged) VALUES ($1, 'use', 1, 1, false)
+"""
+WINDOW_SECONDS = 0.5
+
 
 @pytest.fixture
 async def lab(postgres_url: str) -> AsyncIterator[Lab]:
@@ -108,6 +113,35 @@ async def test_an_event_that_commits_after_later_ones_were_rolled_up_is_counted_
         assert summaries.watermark == late
         assert costs(summaries) == (UNITS + 2, UNITS + 2)
         assert costs(await looked_at(lab, experiment)) == (UNITS + 2, UNITS + 2)
+
+
+async def test_a_window_that_has_closed_waits_for_events_that_cannot_be_taken_yet(
+    lab: Lab, postgres_url: str
+) -> None:
+    variants = [PromptVariant(key="a", config={}), PromptVariant(key="b", config={})]
+    experiment = await lab.experiments.create_experiment(
+        "tone", "system", variants, plan={"window_hours": WINDOW_SECONDS / 3600}
+    )
+    async with connected(postgres_url) as slow:
+        held_open = slow.transaction()
+        await held_open.start()
+        await slow.execute(OF_SOMETHING_ELSE, uuid.uuid4().bytes)
+        for unit in ("u0", "u1"):
+            assigned = await lab.experiments.assign(experiment.experiment_id, unit)
+            await lab.metrics.record_event(
+                None,
+                True,
+                cost=1.0,
+                experiment_id=experiment.experiment_id,
+                variant=assigned.variant,
+                user_id=unit,
+            )
+        await asyncio.sleep(WINDOW_SECONDS)
+        summaries = await looked_at(lab, experiment)
+        assert (summaries.arms, summaries.late) == ({}, 0)
+        await held_open.commit()
+    summaries = await looked_at(lab, experiment)
+    assert (costs(summaries), summaries.late) == ((2, 2), 0)
 
 
 async def test_an_event_that_is_rolled_back_is_not_waited_for(lab: Lab, postgres_url: str) -> None:

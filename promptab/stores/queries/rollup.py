@@ -35,6 +35,7 @@ from promptab.stores.queries.unit_totals import (
     named_measures,
     next_step,
     units_with_events,
+    units_with_later_events,
     window_of,
 )
 from promptab.stores.schema import (
@@ -204,6 +205,10 @@ class RollupQueries:
     async def _put_in(self, experiment: PromptExperiment, watermark: int, now: datetime) -> bool:
         """Put units that are due into the moments, those exposed first; return whether there are more."""
         waiting = _waiting(experiment, now)
+        if window_of(experiment) is not None:
+            # once it is counted a unit takes no more, so its last events have to be in the totals before
+            later = units_with_later_events(experiment.experiment_id, watermark)
+            waiting = (*waiting, exposures.c.unit.not_in(later))
         if not (await self._connection.execute(select(exists().where(*waiting)))).scalar_one():
             return False
         order = (exposures.c.at, exposures.c.unit)
