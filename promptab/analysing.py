@@ -18,7 +18,7 @@ from promptab.measures import canonical_metric
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store, Transaction
-from promptab.totalling import add_up, asks_for_the_past
+from promptab.totalling import add_up, asks_for_the_past, fold_all
 
 if TYPE_CHECKING:
     from promptab.analysis.evidence import Evidence
@@ -112,12 +112,11 @@ class Analysing(Managed):
         async def behind(tx: Transaction) -> bool:
             return await tx.rollup.is_behind(experiment, now=now)
 
-        async def fold(tx: Transaction) -> bool:
+        async def fold(tx: Transaction) -> bool | None:
             return await tx.rollup.fold(experiment, now=now)
 
         if await store.read(behind):
-            while await store.write(fold, shown=False):
-                pass
+            await fold_all(store, fold)
 
     async def _keep(self, store: Store, experiment_id: str, gathered: Gathered) -> None:
         async def work(tx: Transaction) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MetricDefinition
-from promptab.stores.base import Store, Transaction
+from promptab.stores.base import Store, Transaction, Work
 
 if TYPE_CHECKING:
     from promptab.stores.queries.total_rollup import TotalKind
+
+OTHERS_SECONDS = 0.05
+"""How long is waited while another process is folding, before looking again."""
 
 TAIL_EVENTS = 20_000
 """So many events are added up as they are read sooner than a read has to write."""
@@ -21,12 +25,18 @@ async def add_up(store: Store, kind: TotalKind, *, at_least: int = 1) -> None:
     async def behind(tx: Transaction) -> int:
         return await tx.totals.behind(kind)
 
-    async def fold(tx: Transaction) -> bool:
+    async def fold(tx: Transaction) -> bool | None:
         return await tx.totals.fold(kind)
 
     if await store.read(behind) >= at_least:
-        while await store.write(fold, shown=False):
-            pass
+        await fold_all(store, fold)
+
+
+async def fold_all(store: Store, fold: Work[bool | None]) -> None:
+    """Take one step after the other until there is none left; where others take them, wait until they have."""
+    while (more := await store.write(fold, shown=False)) is not False:
+        if more is None:
+            await asyncio.sleep(OTHERS_SECONDS)
 
 
 def asks_for_the_past(experiment: PromptExperiment, *metrics: str | MetricDefinition) -> bool:

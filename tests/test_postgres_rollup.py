@@ -7,6 +7,7 @@ import os
 import random
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import promptab
 from promptab import Lab, PromptExperiment, PromptVariant
 from promptab.stores.base import Transaction
+from promptab.stores.queries import unit_totals
 from promptab.stores.queries.rolled_up import Summaries
 from tests.postgres import connected
 
@@ -28,6 +30,11 @@ ANOTHER = """
     RETURNING sequence
 """
 """One more event like the first of a unit, with the next number."""
+
+OF_SOMETHING_ELSE = """
+    INSERT INTO promptab_events (event_id, kind, at, recorded_at, flagged) VALUES ($1, 'use', 1, 1, false)
+"""
+WINDOW_SECONDS = 0.5
 
 
 @pytest.fixture
@@ -108,6 +115,35 @@ async def test_an_event_that_commits_after_later_ones_were_rolled_up_is_counted_
         assert summaries.watermark == late
         assert costs(summaries) == (UNITS + 2, UNITS + 2)
         assert costs(await looked_at(lab, experiment)) == (UNITS + 2, UNITS + 2)
+
+
+async def test_a_window_that_has_closed_waits_for_events_that_cannot_be_taken_yet(
+    lab: Lab, postgres_url: str
+) -> None:
+    variants = [PromptVariant(key="a", config={}), PromptVariant(key="b", config={})]
+    experiment = await lab.experiments.create_experiment(
+        "tone", "system", variants, plan={"window_hours": WINDOW_SECONDS / 3600}
+    )
+    async with connected(postgres_url) as slow:
+        held_open = slow.transaction()
+        await held_open.start()
+        await slow.execute(OF_SOMETHING_ELSE, uuid.uuid4().bytes)
+        for unit in ("u0", "u1"):
+            assigned = await lab.experiments.assign(experiment.experiment_id, unit)
+            await lab.metrics.record_event(
+                None,
+                True,
+                cost=1.0,
+                experiment_id=experiment.experiment_id,
+                variant=assigned.variant,
+                user_id=unit,
+            )
+        await asyncio.sleep(WINDOW_SECONDS)
+        summaries = await looked_at(lab, experiment)
+        assert (summaries.arms, summaries.late) == ({}, 0)
+        await held_open.commit()
+    summaries = await looked_at(lab, experiment)
+    assert (costs(summaries), summaries.late) == ((2, 2), 0)
 
 
 async def test_an_event_that_is_rolled_back_is_not_waited_for(lab: Lab, postgres_url: str) -> None:
@@ -192,6 +228,30 @@ async def test_every_event_is_counted_once_while_writers_and_roll_ups_race(
     *written, _, _ = await asyncio.gather(*(write(writer) for writer in range(5)), record(), look(), look())
     events = UNITS + sum(written)
     assert costs(await looked_at(lab, experiment)) == (events, events)
+
+
+async def test_a_long_backlog_is_rolled_up_once_however_many_look_at_it(
+    lab: Lab, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step after the other is taken, by whom is free; nobody is told that others were in the way."""
+    experiment = await begun(lab)
+    shown = {
+        f"u{unit}": await lab.experiments.assign(experiment.experiment_id, f"u{unit}")
+        for unit in range(UNITS)
+    }
+    more = [
+        {"version_id": None, "success": True, "cost": 1.0, "user_id": unit}
+        | {"experiment_id": experiment.experiment_id, "variant": assigned.variant}
+        for unit, assigned in shown.items()
+        for _ in range(100)
+    ]
+    await lab.metrics.record_many(more)
+    monkeypatch.setattr(unit_totals, "EVENTS_PER_STEP", 50)
+    async with AsyncExitStack() as opened:
+        labs = [await opened.enter_async_context(promptab.open(postgres_url)) for _ in range(6)]
+        results = await asyncio.gather(*(looked_at(one, experiment) for one in labs))
+    events = UNITS + len(more)
+    assert [costs(summaries) for summaries in results] == [(events, events)] * len(labs)
 
 
 async def test_what_was_recorded_before_an_analysis_is_in_it_while_others_write(

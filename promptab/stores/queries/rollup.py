@@ -35,6 +35,7 @@ from promptab.stores.queries.unit_totals import (
     named_measures,
     next_step,
     units_with_events,
+    units_with_later_events,
     window_of,
 )
 from promptab.stores.schema import (
@@ -79,8 +80,9 @@ class RollupQueries:
         skipped = (row.newest or 0) - rollup.watermark
         return bool(row.units or row.events or skipped > SKIPPED_EVENTS)
 
-    async def fold(self, experiment: PromptExperiment, *, now: datetime) -> bool:
-        """Take one bounded step inside a write that is not shown; return whether there is more to fold.
+    async def fold(self, experiment: PromptExperiment, *, now: datetime) -> bool | None:
+        """Take one bounded step inside a write that is not shown; return whether there is more to fold, or None where
+        somebody else is folding just now, and nothing was done.
 
         What has been summed up is whole where `is_behind` was False, or this returned False, in the same
         transaction; between two steps of a backlog some units are out of the moments. Nothing is folded for an
@@ -90,6 +92,8 @@ class RollupQueries:
         if current is None:
             return False
         rollup = await self._begun(current)
+        if rollup is None:
+            return None
         step = await next_step(self._connection, current.experiment_id, after=rollup.watermark)
         late = rollup.late
         if step.has_events:
@@ -149,15 +153,20 @@ class RollupQueries:
         for table, column in ((rollups, rollups.c.watermark), (exposures, exposures.c.rolled_up)):
             await self._connection.execute(update(table).where(column > newest).values({column: newest}))
 
-    async def _locked(self, experiment_id: str) -> Row[Any] | None:
+    async def _locked(self, experiment_id: str, *, if_free: bool = False) -> Row[Any] | None:
         """Return its row, locked until the transaction ends where others could write at the same time."""
-        query = select(rollups).where(rollups.c.experiment_id == experiment_id).with_for_update()
+        query = select(rollups).where(rollups.c.experiment_id == experiment_id)
+        query = query.with_for_update(skip_locked=if_free)
         return (await self._connection.execute(query)).one_or_none()
 
-    async def _begun(self, experiment: PromptExperiment) -> Row[Any]:
-        """Return the locked row of the roll-up, which begins anew where it rests on another plan."""
+    async def _begun(self, experiment: PromptExperiment) -> Row[Any] | None:
+        """Return the locked row of the roll-up, which begins anew where it rests on another plan; None where somebody
+        else has locked it: who waited for it would find that this transaction's state is too old by then.
+        """
         basis = _basis(experiment)
-        rollup = await self._locked(experiment.experiment_id)
+        rollup = await self._locked(experiment.experiment_id, if_free=True)
+        if rollup is None and await kept_rollup(self._connection, experiment.experiment_id) is not None:
+            return None
         if rollup is not None and rollup.basis == basis:
             return rollup
         if rollup is not None and rollup.pruned_before is not None:
@@ -204,6 +213,10 @@ class RollupQueries:
     async def _put_in(self, experiment: PromptExperiment, watermark: int, now: datetime) -> bool:
         """Put units that are due into the moments, those exposed first; return whether there are more."""
         waiting = _waiting(experiment, now)
+        if window_of(experiment) is not None:
+            # once it is counted a unit takes no more, so its last events have to be in the totals before
+            later = units_with_later_events(experiment.experiment_id, watermark)
+            waiting = (*waiting, exposures.c.unit.not_in(later))
         if not (await self._connection.execute(select(exists().where(*waiting)))).scalar_one():
             return False
         order = (exposures.c.at, exposures.c.unit)

@@ -44,10 +44,15 @@ class TotalRollupQueries:
         row = (await self._connection.execute(query)).one()
         return max(0, (row.newest or 0) - int(row.watermark))
 
-    async def fold(self, kind: TotalKind) -> bool:
-        """Take one bounded step inside a write that is not shown; return whether there is more to fold."""
+    async def fold(self, kind: TotalKind) -> bool | None:
+        """Take one bounded step inside a write that is not shown; return whether there is more to fold, or None where
+        somebody else is folding just now, and nothing was done.
+        """
         query = select(total_watermarks.c.watermark).where(total_watermarks.c.kind == kind)
-        watermark = int((await self._connection.execute(query.with_for_update())).scalar_one())
+        locked = await self._connection.execute(query.with_for_update(skip_locked=True))
+        watermark = locked.scalar_one_or_none()
+        if watermark is None:
+            return None
         stretch = await stretch_after(self._connection, watermark)
         if stretch.upto > watermark:
             within = [events.c.sequence > watermark, events.c.sequence <= stretch.upto]

@@ -152,6 +152,15 @@ def units_with_events(experiment_id: str, step: Step) -> Select[Any]:
     )
 
 
+def units_with_later_events(experiment_id: str, sequence: int) -> Select[Any]:
+    """Return the same of the events behind a sequence, which are there to be seen, but not to be taken yet."""
+    return (
+        select(func.coalesce(aliases.c.unit, events.c.unit))
+        .select_from(events.outerjoin(aliases, aliases.c.alias == events.c.unit))
+        .where(*_behind(experiment_id, sequence))
+    )
+
+
 async def count_late(connection: AsyncConnection, experiment: PromptExperiment, step: Step) -> int:
     """Return how many events of a stretch belong into the window of a unit that has been counted without them."""
     window = window_of(experiment)
@@ -311,9 +320,12 @@ def _capped(value: ColumnElement[Any], cap: float | None) -> ColumnElement[Any]:
 
 
 def _within(experiment_id: str, step: Step) -> Iterable[ColumnElement[bool]]:
+    return *_behind(experiment_id, step.after), events.c.sequence <= step.upto
+
+
+def _behind(experiment_id: str, sequence: int) -> Iterable[ColumnElement[bool]]:
     return (
-        events.c.sequence > step.after,
-        events.c.sequence <= step.upto,
+        events.c.sequence > sequence,
         events.c.experiment_id == experiment_id,
         events.c.unit.is_not(None),
     )
