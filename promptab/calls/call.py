@@ -174,7 +174,8 @@ class Call:
     def stream_ended(self) -> None:
         if self._failure is None and self._stream is not None and self._finished is None:
             self._failure = self._stream.answer.failure
-            if self._failure is None and not self._stream.whole:
+            # of pieces that nobody here can read, the client alone knows whether they are all
+            if self._failure is None and not (self._stream.whole or self._stream.unreadable):
                 self._failure = Failure("truncated")
             self._seconds = self._elapsed()
         self.finish()
