@@ -233,5 +233,5 @@ class Call:
         model = answer.model or self._request.model
         if api is None or model is None:
             return None
-        asked = Asked(api.vendor, self._request.url, model, answer.terms)
+        asked = Asked(api.vendor, self._request.url, model, answer.terms, self._request.model)
         return self._log.prices.cost(asked, answer.usage, self._started_at)
