@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, overload
 
 from promptab.calls.answer import Answer, Api
 from promptab.calls.apis import api_of
-from promptab.calls.failures import Failure, attempts_by_header, attempts_of, failure_of
+from promptab.calls.failures import Failure, FailureKind, attempts_by_header, attempts_of, failure_of
 from promptab.calls.finished import FinishedCall, Status, Subject
 from promptab.calls.log import CallLog
 from promptab.calls.pricing import Asked
@@ -73,6 +73,11 @@ class Call:
     def finished(self) -> FinishedCall | None:
         """What came of it; None until it has ended."""
         return self._finished
+
+    @property
+    def reported(self) -> FailureKind | None:
+        """The failure that a whole answer says of itself, where the client has raised nothing."""
+        return None if self._answer is None or self._failure is None else self._failure.kind
 
     def fallback(self) -> Call:
         """Return the call that stands in for this one: it counts for no version and no variant."""
