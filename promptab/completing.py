@@ -272,7 +272,10 @@ async def _first_answer(
             await call.begin()
             # within the call: a prompt that does not render is an outcome of its version
             sends = sends or plan.requests()
-            return call, tuple(tried), await answer(call, sends[len(tried)])
+            answered = await answer(call, sends[len(tried)])
+            if call.reported not in RETRYABLE or len(tried) + 1 == len(sends):
+                return call, tuple(tried), answered
+            tried.append(call.finish())
         except BaseException as error:
             call.fail(error)
             tried.append(call.finish())

@@ -51,8 +51,8 @@ class Api(NamedTuple):
     """`chat`, `responses` or `messages`."""
     vendor: str
     """Whose client speaks it: `openai` or `anthropic`."""
-    module: str
-    """Where the client's package keeps the types of its answers."""
+    modules: tuple[str, ...]
+    """Where the client's package keeps the types of its answers, and of what its stream helpers yield."""
     resource: Callable[[Any], Any]
     """From a client to what has `create`."""
     body: Callable[[Ask], dict[str, Any]]

@@ -78,8 +78,10 @@ def client_of(client: Any, api: str | None = None) -> Client:
 def api_of(answer: object) -> Api | None:
     """Return the protocol of an answer, or of a piece of one; None for an object of another package."""
     module = type(answer).__module__
-    inside = (api for api in APIS.values() if module == api.module or module.startswith(f"{api.module}."))
-    return next(inside, None)
+    for api in APIS.values():
+        if any(module == inside or module.startswith(f"{inside}.") for inside in api.modules):
+            return api
+    return None
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, overload
 
 from promptab.calls.answer import Answer, Api
 from promptab.calls.apis import api_of
-from promptab.calls.failures import Failure, attempts_by_header, attempts_of, failure_of
+from promptab.calls.failures import Failure, FailureKind, attempts_by_header, attempts_of, failure_of
 from promptab.calls.finished import FinishedCall, Status, Subject
 from promptab.calls.log import CallLog
 from promptab.calls.pricing import Asked
@@ -73,6 +73,11 @@ class Call:
     def finished(self) -> FinishedCall | None:
         """What came of it; None until it has ended."""
         return self._finished
+
+    @property
+    def reported(self) -> FailureKind | None:
+        """The failure that a whole answer says of itself, where the client has raised nothing."""
+        return None if self._answer is None or self._failure is None else self._failure.kind
 
     def fallback(self) -> Call:
         """Return the call that stands in for this one: it counts for no version and no variant."""
@@ -174,7 +179,8 @@ class Call:
     def stream_ended(self) -> None:
         if self._failure is None and self._stream is not None and self._finished is None:
             self._failure = self._stream.answer.failure
-            if self._failure is None and not self._stream.whole:
+            # of pieces that nobody here can read, the client alone knows whether they are all
+            if self._failure is None and not (self._stream.whole or self._stream.unreadable):
                 self._failure = Failure("truncated")
             self._seconds = self._elapsed()
         self.finish()
@@ -232,5 +238,5 @@ class Call:
         model = answer.model or self._request.model
         if api is None or model is None:
             return None
-        asked = Asked(api.vendor, self._request.url, model, answer.terms)
+        asked = Asked(api.vendor, self._request.url, model, answer.terms, self._request.model)
         return self._log.prices.cost(asked, answer.usage, self._started_at)

@@ -90,6 +90,8 @@ class ChatPieces:
         return bool(self._reasons) and self._seen <= self._reasons.keys()
 
     def add(self, chunk: Any) -> str | None:
+        # the client's helper yields each piece inside of an event, beside events that say it in other words
+        chunk = getattr(chunk, "chunk", chunk)
         self._model = self._model or word(chunk, "model")
         self._id = self._id or word(chunk, "id")
         self._terms = terms(chunk, "service_tier") or self._terms
@@ -112,7 +114,7 @@ class ChatPieces:
 CHAT = Api(
     name="chat",
     vendor="openai",
-    module="openai.types.chat",
+    modules=("openai.types.chat", "openai.lib.streaming.chat"),
     resource=lambda client: client.chat.completions,
     body=body,
     # without it a stream says nothing of usage

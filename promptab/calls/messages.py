@@ -134,7 +134,7 @@ class MessagePieces:
 MESSAGES = Api(
     name="messages",
     vendor="anthropic",
-    module="anthropic",
+    modules=("anthropic",),
     resource=lambda client: client.messages,
     body=body,
     streaming={"stream": True},

@@ -32,7 +32,9 @@ _LASTING_SECONDS = 900
 
 
 class Price(NamedTuple):
-    """US dollars per million tokens. What is None costs the same as what it is a part or a kind of."""
+    """US dollars per million tokens, and for the request itself. What is None costs the same as what it is a part or a
+    kind of.
+    """
 
     input: float
     output: float
@@ -40,6 +42,8 @@ class Price(NamedTuple):
     cache_write: float | None = None
     cache_write_1h: float | None = None
     reasoning: float | None = None
+    request: float = 0.0
+    """US dollars for one request, beside its tokens."""
 
     def cost(self, usage: Usage) -> float | None:
         """Return US dollars, or None where a count that the price depends on is unknown."""
@@ -60,7 +64,7 @@ class Price(NamedTuple):
         total += (usage.unsplit or 0) * next(iter(open_rates), 0.0)
         total += (write_1h - write) * (usage.cache_write_1h or 0)
         total += self.output * usage.output + (reasoning - self.output) * (usage.reasoning or 0)
-        return max(0.0, total) / _MILLION
+        return max(0.0, total) / _MILLION + self.request
 
 
 class Asked(NamedTuple):
@@ -73,6 +77,8 @@ class Asked(NamedTuple):
     model: str
     terms: tuple[tuple[str, str], ...] = ()
     """What else the provider charges by, such as (`service_tier`, `flex`)."""
+    alias: str | None = None
+    """What the request called the model, where the answer bears the name of a dated version of it."""
 
 
 class _Tiers(NamedTuple):
@@ -90,7 +96,7 @@ class _Tiers(NamedTuple):
 
 
 class PriceBook:
-    """Prices by model: `own` first, by the exact name, then those of `genai-prices`."""
+    """Prices by model: `own` first, by the exact name that answered or was asked for, then those of `genai-prices`."""
 
     def __init__(self, own: Mapping[str, Price | Mapping[str, float]] | None = None) -> None:
         self._own = {model: check_price(f"prices.{model}", price) for model, price in (own or {}).items()}
@@ -124,6 +130,8 @@ class PriceBook:
         if asked is None:
             return None
         own = self._own.get(asked.model)
+        if own is None and asked.alias is not None:
+            own = self._own.get(asked.alias)
         price = own if own is not None else self._bundled(asked, usage, at)
         return None if price is None else price.cost(usage)
 
@@ -241,6 +249,7 @@ def _rates(price: ModelPrice, length: int) -> Price:
     def dollars(**counts: int) -> Any:
         return price.calc_price(Counts(input_tokens=length, **counts))["total_price"]
 
+    fee = price.calc_price(Counts())["total_price"]
     base = dollars()
 
     def each(whole: Any, tokens: int) -> float:
@@ -248,10 +257,11 @@ def _rates(price: ModelPrice, length: int) -> Price:
 
     output = {"output_tokens": 1}
     return Price(
-        input=each(base, length),
+        input=each(base - fee, length),
         output=each(dollars(**output) - base, 1),
-        cache_read=each(dollars(cache_read_tokens=length), length),
-        cache_write=each(dollars(cache_write_tokens=length), length),
-        cache_write_1h=each(dollars(cache_write_tokens=length, cache_write_1h_tokens=length), length),
+        cache_read=each(dollars(cache_read_tokens=length) - fee, length),
+        cache_write=each(dollars(cache_write_tokens=length) - fee, length),
+        cache_write_1h=each(dollars(cache_write_tokens=length, cache_write_1h_tokens=length) - fee, length),
         reasoning=each(dollars(**output, output_reasoning_tokens=1) - base, 1),
+        request=float(fee),
     )

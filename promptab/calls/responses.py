@@ -111,7 +111,7 @@ class ResponsePieces:
 RESPONSES = Api(
     name="responses",
     vendor="openai",
-    module="openai.types.responses",
+    modules=("openai.types.responses", "openai.lib.streaming.responses"),
     resource=lambda client: client.responses,
     body=body,
     streaming={"stream": True},

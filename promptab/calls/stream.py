@@ -47,6 +47,7 @@ class ObservedStream(Generic[T]):
         self.api = api
         """The protocol; where nobody said it, known from the first chunk on."""
         self._gathering = None if api is None else api.gathering()
+        self._begun = False
 
     @property
     def call_id(self) -> str:
@@ -66,6 +67,11 @@ class ObservedStream(Generic[T]):
     def whole(self) -> bool:
         """Whether the provider said that the answer is complete."""
         return self._gathering is not None and self._gathering.ended
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether pieces have come, none of them in a protocol that is known here."""
+        return self._begun and self.api is None
 
     @property
     def text(self) -> AsyncIterator[str]:
@@ -111,6 +117,7 @@ class ObservedStream(Generic[T]):
         except BaseException as error:
             self._watcher.stream_failed(error)
             raise
+        self._begun = True
         if self.api is None and (api := api_of(chunk)) is not None:
             self.api, self._gathering = api, api.gathering()
         brought = None if self._gathering is None else self._gathering.add(chunk)

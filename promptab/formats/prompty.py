@@ -72,7 +72,7 @@ def read(file: ForeignFile, wish: Wish) -> Imported:
         "description": keys.text("description"),
         "model": model.get("id") or None,
         "config": _parameters(keys, model) or None,
-        "tools": _tools(keys) or None,
+        "tools": _tools(keys, notes) or None,
         "input": filled({"schema": inputs.schema, "default": inputs.defaults}) or None,
         "output": None if outputs.schema is None else {"schema": outputs.schema},
         "metadata": left_over(Format.PROMPTY, kept, keys.object("metadata")),
@@ -241,14 +241,23 @@ def _parameters(keys: ForeignKeys, model: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _tools(keys: ForeignKeys) -> list[Any]:
+def _tools(keys: ForeignKeys, notes: list[str]) -> list[Any]:
+    """The tools, without what would be a secret, as in `_model`."""
     told = keys.value.get("tools")
     if isinstance(told, Mapping):
-        return [
+        tools: list[Any] = [
             {"name": name, **tool} if isinstance(tool, Mapping) else {"name": name}
             for name, tool in told.items()
         ]
-    return keys.list("tools")
+    else:
+        tools = keys.list("tools")
+    for index, tool in enumerate(tools):
+        if isinstance(tool, Mapping) and (secret := sorted(_SECRET_KEYS & tool.keys())):
+            tools[index] = {key: value for key, value in tool.items() if key not in _SECRET_KEYS}
+            notes.append(
+                f"tools[{index}].{secret[0]} is left out: a version holds no connections and no keys"
+            )
+    return tools
 
 
 def _samples(keys: ForeignKeys, of_inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ class _Run:
         model = answer.model or question.model
         if model is None:
             return None
-        asked = Asked(self._client.vendor, self._client.url, model, answer.terms)
+        asked = Asked(self._client.vendor, self._client.url, model, answer.terms, question.model)
         return self._lab.calls.prices.cost(asked, answer.usage, at)
 
     def _now(self) -> datetime:

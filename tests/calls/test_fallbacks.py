@@ -13,7 +13,7 @@ import promptab
 from promptab import InvalidInputError, Lab, PromptVariant, PromptVersion, StoreUnavailableError
 from tests.calls.conftest import only_use
 from tests.calls.test_complete import Watching
-from tests.llm_server import Asked, Hang, LlmServer, Status
+from tests.llm_server import Asked, Body, Hang, LlmServer, Status
 
 CONFIG = {
     "model": "gpt-4.1-mini",
@@ -106,6 +106,34 @@ async def test_where_every_model_fails_the_last_exception_comes_out(
         await lab.complete("reply", client=clients, **HOW)
     assert type(caught.value).__name__ == "OverloadedError"
     assert caught.value.__context__ is None
+    assert lab.calls.stats().finished == 3
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "kind"),
+    [
+        ("chat", b'{"id": "x", "choices": null}', "malformed"),
+        ("responses", b'{"status": "failed", "error": {"code": "server_error"}, "output": []}', "provider"),
+    ],
+)
+async def test_an_answer_that_reports_a_failure_has_the_next_model_asked(
+    lab: Lab, chained: PromptVersion, clients: list[Any], server: LlmServer, api: str, body: bytes, kind: str
+) -> None:
+    server.script.append(Body(body))
+    done = await lab.complete("reply", client=clients, api=api, **HOW)
+    assert done.text == "gpt-4.1-nano"
+    assert [call.failure and call.failure.kind for call in done.tried] == [kind]
+    assert lab.calls.stats().finished == 2
+    event = await only_use(lab, chained)
+    assert (event.success, event.event_id) == (False, done.tried[0].call_id)
+
+
+async def test_where_every_answer_reports_a_failure_the_last_is_handed_over(
+    lab: Lab, chained: PromptVersion, clients: list[Any], server: LlmServer
+) -> None:
+    server.script += [Body(b"{}")] * 3
+    done = await lab.complete("reply", client=clients, **HOW)
+    assert (done.text, len(done.tried), done.call.success) == ("", 2, False)
     assert lab.calls.stats().finished == 3
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
 from promptab import Lab, PromptVersion, StateError, Tokens
 from promptab.calls import ObservedStream
 from tests.calls.conftest import LONGEST, PLACES, Spoken, only_use, read, told
-from tests.llm_server import ErrorEvent, Fault, Hang, LlmServer, Status
+from tests.llm_server import Cut, ErrorEvent, Fault, Hang, LlmServer, Status
 
 
 async def test_a_stream_is_passed_on_and_recorded_when_it_ends(
@@ -159,3 +160,47 @@ async def test_a_stream_cut_before_its_usage_still_knows_what_came_before(
     # Messages counts the input at the start; the others count everything at the end
     known = Tokens(input=20, cached_input=100) if spoken.api == "messages" else None
     assert (event.tokens, event.cost) == (known, None)
+
+
+async def test_the_clients_own_stream_helpers_are_read(
+    lab: Lab, reply: PromptVersion, openai_client: Any, anthropic_client: Any
+) -> None:
+    choice = await lab.choose("support_reply")
+    turns: list[Any] = [{"role": "user", "content": "Hello?"}]
+    helpers = [
+        openai_client.chat.completions.stream(
+            model="gpt-4.1-mini", messages=turns, stream_options={"include_usage": True}
+        ),
+        anthropic_client.messages.stream(model="claude-haiku-4-5", messages=turns, max_tokens=50),
+    ]
+    for helper in helpers:
+        async with choice.call() as call, helper as stream:
+            assert [_ async for _ in call.observe(stream)]
+        assert call.finished is not None
+        assert (call.finished.status, call.finished.answer.text) == ("ok", "Hello there.")
+        assert call.finished.answer.usage.tokens == Tokens(input=20, cached_input=100, output=30, total=150)
+
+
+async def test_pieces_that_nobody_here_can_read_are_no_failure(
+    lab: Lab, reply: PromptVersion, anthropic_client: Any
+) -> None:
+    choice = await lab.choose("support_reply")
+    helper = anthropic_client.messages.stream(
+        model="claude-haiku-4-5", messages=[{"role": "user", "content": "Hello?"}], max_tokens=50
+    )
+    async with choice.call() as call, helper as stream:
+        assert "".join([text async for text in call.observe(stream.text_stream)]) == "Hello there."
+    event = await only_use(lab, reply)
+    assert (event.success, told(event)["status"], event.tokens) == (True, "ok", None)
+
+
+async def test_a_stream_of_nothing_is_cut_whoever_opened_it(
+    lab: Lab, reply: PromptVersion, spoken: Spoken, server: LlmServer
+) -> None:
+    choice = await lab.choose("support_reply")
+    server.script.append(Cut(0, clean=True))
+    async with choice.call() as call:
+        async for _ in call.observe(await spoken.create(stream=True)):
+            pass
+    event = await only_use(lab, reply)
+    assert (event.success, told(event)["failure"]) == (False, "truncated")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,11 @@ from openai.types import CompletionUsage
 from openai.types.responses import ResponseUsage
 
 import promptab
-from promptab import InvalidInputError, Tokens
+from promptab import InvalidInputError, Lab, PromptVersion, Tokens
 from promptab.calls import Price, PriceBook, Usage
 from promptab.calls.pricing import Asked
 from promptab.calls.usage import chat_usage, messages_usage, responses_usage
+from tests.llm_server import Body, LlmServer
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 COUNT = st.integers(0, 400_000)
@@ -235,6 +237,39 @@ def test_own_prices_go_before_the_list_and_come_from_a_file(
     book = PriceBook.of_environment()
     assert book.cost(Asked("openai", None, "our-own-7b"), usage, NOW) == pytest.approx(3e-6)
     assert book.cost(Asked("openai", None, "gpt-4.1-mini"), usage, NOW) == 0.0
+    dated = Asked("openai", None, "gpt-4.1-mini-2025-04-14", alias="gpt-4.1-mini")
+    assert book.cost(dated, usage, NOW) == 0.0
+    listed = book.cost(dated._replace(alias=None), usage, NOW)
+    assert listed is not None
+    assert listed > 0.0
+
+
+async def test_an_own_price_holds_for_the_dated_name_that_the_answer_bears(
+    lab: Lab, reply: PromptVersion, server: LlmServer, openai_client: Any
+) -> None:
+    answer = {
+        "id": "x",
+        "model": "gpt-4.1-mini-2025-04-14",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 10},
+    }
+    server.script.append(Body(json.dumps(answer).encode()))
+    lab.calls.prices = PriceBook({"gpt-4.1-mini": {"input": 1, "output": 2}})
+    done = await lab.complete("support_reply", client=openai_client, variables={"customer": "Ada"})
+    assert (done.call.answer.model, done.cost) == ("gpt-4.1-mini-2025-04-14", pytest.approx(30e-6))
+
+
+def test_what_a_request_costs_beside_its_tokens_is_counted_once(book: PriceBook) -> None:
+    at_perplexity = Asked("openai", "https://api.perplexity.ai/", "sonar")
+    usage = Usage(uncached=1_000, cache_read=0, cache_write=0, cache_write_1h=0, output=1_000, reasoning=0)
+    listed = genai_prices.calc_price(
+        genai_prices.Usage(input_tokens=1_000, output_tokens=1_000),
+        "sonar",
+        provider_id="perplexity",
+        genai_request_timestamp=NOW,
+    )
+    assert book.cost(at_perplexity, usage, NOW) == pytest.approx(float(listed.total_price))
+    assert Price(input=1, output=1, request=0.5).cost(usage) == pytest.approx(0.502)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,20 @@ def test_connections_and_keys_are_left_out() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "tools",
+    [
+        "[{name: files, kind: mcp, connection: {kind: key, apiKey: sk-1234}}]",
+        "{files: {kind: mcp, connection: {kind: key, apiKey: sk-1234}}}",
+    ],
+)
+def test_connections_of_tools_are_left_out_too(tools: str) -> None:
+    imported = read(f"---\nname: a\ntools: {tools}\n---\nsystem:\nHi\n", Format.PROMPTY, path="a.prompty")
+    assert imported.source.config["tools"] == [{"name": "files", "kind": "mcp"}]
+    assert "sk-1234" not in imported.source.model_dump_json()
+    assert any("tools[0].connection is left out" in note for note in imported.notes)
+
+
 def test_references_are_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_OF_MINE", "secret-model")
     imported = read("---\nmodel: {id: '${env:MODEL_OF_MINE}'}\n---\nuser:\nHi")
