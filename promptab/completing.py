@@ -15,12 +15,12 @@ from promptab.calls.apis import Client, client_of
 from promptab.calls.asking import Turn, ask_of, model_chain
 from promptab.calls.call import Call
 from promptab.calls.failures import RETRYABLE, failure_of
-from promptab.calls.finished import METADATA_KEY, FinishedCall
+from promptab.calls.finished import METADATA_KEY, FinishedCall, check_metadata
 from promptab.calls.log import CallLog
 from promptab.calls.request import Request
 from promptab.calls.stream import ObservedStream
 from promptab.calls.usage import Usage
-from promptab.checks import check_event_time, check_items, check_json_object, check_time, check_uuid
+from promptab.checks import check_event_time, check_items, check_time, check_uuid
 from promptab.choice import Choice
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.event_ids import new_event_id
@@ -179,7 +179,7 @@ class Completing:
             raise InvalidInputError("rating", None, "given", "say a rating, metrics, or both")
         now = self.calls.clock()
         call = await self._recorded(check_uuid("call_id", call_id))
-        said = check_json_object("metadata", metadata or {})
+        said = check_metadata(metadata)
         feedback = MetricEvent(
             event_id=new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
             kind="outcome",
