@@ -193,8 +193,11 @@ class Completing:
             timestamp=now if timestamp is None else check_event_time("timestamp", timestamp),
             recorded_at=now,
         )
+        # what is said again under the same id is one event, and told once
+        told = event_id is not None and await self._event(feedback.event_id) is not None
         stored = await self.store.record(feedback)
-        self.calls.add_feedback(stored, call)
+        if not told:
+            self.calls.add_feedback(stored, call)
         return stored
 
     async def costs(self, by: CostKey = "version", *, since: datetime | None = None) -> list[CostRow]:
@@ -215,16 +218,18 @@ class Completing:
         """Return the event of a call, waiting for one of this process that is on its way."""
         await self.calls.settle()
         await self.store.flush()
-
-        async def work(tx: Transaction) -> MetricEvent | None:
-            return await tx.events.by_id(call_id)
-
-        found = await self.store.read(work)
+        found = await self._event(call_id)
         if found is None or found.kind != "use":
             raise NotFoundError(
                 "call", call_id, "take call_id from what complete, stream or choice.call() gave"
             )
         return found
+
+    async def _event(self, event_id: str) -> MetricEvent | None:
+        async def work(tx: Transaction) -> MetricEvent | None:
+            return await tx.events.by_id(event_id)
+
+        return await self.store.read(work)
 
 
 class _Send(NamedTuple):
