@@ -15,12 +15,12 @@ from promptab.calls.apis import Client, client_of
 from promptab.calls.asking import Turn, ask_of, model_chain
 from promptab.calls.call import Call
 from promptab.calls.failures import RETRYABLE, failure_of
-from promptab.calls.finished import METADATA_KEY, FinishedCall
+from promptab.calls.finished import METADATA_KEY, FinishedCall, check_metadata
 from promptab.calls.log import CallLog
 from promptab.calls.request import Request
 from promptab.calls.stream import ObservedStream
 from promptab.calls.usage import Usage
-from promptab.checks import check_event_time, check_items, check_json_object, check_time, check_uuid
+from promptab.checks import check_event_time, check_items, check_time, check_uuid
 from promptab.choice import Choice
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.event_ids import new_event_id
@@ -179,7 +179,7 @@ class Completing:
             raise InvalidInputError("rating", None, "given", "say a rating, metrics, or both")
         now = self.calls.clock()
         call = await self._recorded(check_uuid("call_id", call_id))
-        said = check_json_object("metadata", metadata or {})
+        said = check_metadata(metadata)
         feedback = MetricEvent(
             event_id=new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
             kind="outcome",
@@ -193,8 +193,11 @@ class Completing:
             timestamp=now if timestamp is None else check_event_time("timestamp", timestamp),
             recorded_at=now,
         )
+        # what is said again under the same id is one event, and told once
+        told = event_id is not None and await self._event(feedback.event_id) is not None
         stored = await self.store.record(feedback)
-        self.calls.add_feedback(stored, call)
+        if not told:
+            self.calls.add_feedback(stored, call)
         return stored
 
     async def costs(self, by: CostKey = "version", *, since: datetime | None = None) -> list[CostRow]:
@@ -215,16 +218,18 @@ class Completing:
         """Return the event of a call, waiting for one of this process that is on its way."""
         await self.calls.settle()
         await self.store.flush()
-
-        async def work(tx: Transaction) -> MetricEvent | None:
-            return await tx.events.by_id(call_id)
-
-        found = await self.store.read(work)
+        found = await self._event(call_id)
         if found is None or found.kind != "use":
             raise NotFoundError(
                 "call", call_id, "take call_id from what complete, stream or choice.call() gave"
             )
         return found
+
+    async def _event(self, event_id: str) -> MetricEvent | None:
+        async def work(tx: Transaction) -> MetricEvent | None:
+            return await tx.events.by_id(event_id)
+
+        return await self.store.read(work)
 
 
 class _Send(NamedTuple):

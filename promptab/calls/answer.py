@@ -24,6 +24,8 @@ class Answer(NamedTuple):
     usage: Usage = Usage()
     terms: tuple[tuple[str, str], ...] = ()
     """What else the provider charges by, such as (`service_tier`, `flex`)."""
+    charged_apart: bool = False
+    """Whether the provider charges for more than tokens of text, such as for a search: the cost is not known then."""
     failure: Failure | None = None
     """What the answer itself reports; the client raises nothing then."""
 

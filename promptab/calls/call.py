@@ -12,12 +12,12 @@ from typing import Any, Self, TypeVar, overload
 from promptab.calls.answer import Answer, Api
 from promptab.calls.apis import api_of
 from promptab.calls.failures import Failure, FailureKind, attempts_by_header, attempts_of, failure_of
-from promptab.calls.finished import FinishedCall, Status, Subject
+from promptab.calls.finished import FinishedCall, Status, Subject, check_metadata
 from promptab.calls.log import CallLog
 from promptab.calls.pricing import Asked
 from promptab.calls.request import UNKNOWN_REQUEST, Request
 from promptab.calls.stream import ObservedStream
-from promptab.checks import check_count, check_json_object
+from promptab.checks import check_count
 from promptab.errors import StateError
 from promptab.event_ids import new_event_id
 
@@ -43,7 +43,7 @@ class Call:
         self._log = log
         self._subject = subject
         self._request = request
-        self._metadata = {} if metadata is None else check_json_object("metadata", metadata)
+        self._metadata = check_metadata(metadata)
         self._ticks = ticks
         self._context = contextvars.copy_context()
         self._started_at = log.clock()
@@ -236,7 +236,7 @@ class Call:
 
     def _cost(self, api: Api | None, answer: Answer) -> float | None:
         model = answer.model or self._request.model
-        if api is None or model is None:
+        if api is None or model is None or answer.charged_apart:
             return None
         asked = Asked(api.vendor, self._request.url, model, answer.terms, self._request.model)
         return self._log.prices.cost(asked, answer.usage, self._started_at)

@@ -7,7 +7,7 @@ from typing import Any
 from promptab.calls.answer import Answer, Api, items, terms, text_of, word, words
 from promptab.calls.asking import Ask, Output, function_tool, given, merged
 from promptab.calls.failures import Failure
-from promptab.calls.usage import Usage, chat_usage
+from promptab.calls.usage import Usage, chat_usage, count_of
 
 _SAID = ("content", "refusal", "reasoning", "reasoning_content", "tool_calls", "function_call")
 """What a piece may bring; the two for reasoning are what servers with this protocol call it."""
@@ -52,8 +52,15 @@ def read(completion: Any) -> Answer:
         finish_reasons=tuple(reason for choice in choices for reason in words(choice, "finish_reason")),
         usage=chat_usage(getattr(completion, "usage", None)),
         terms=terms(completion, "service_tier"),
+        charged_apart=_spoke(getattr(completion, "usage", None)),
         failure=_failure(completion, message),
     )
+
+
+def _spoke(usage: object) -> bool:
+    """Whether there were tokens of sound, which have prices of their own."""
+    details = (getattr(usage, f"{side}_tokens_details", None) for side in ("prompt", "completion"))
+    return any(count_of(each, "audio_tokens") for each in details)
 
 
 def _failure(completion: Any, message: object) -> Failure | None:
@@ -70,6 +77,7 @@ class ChatPieces:
         self._reasons: dict[int, str] = {}
         self._seen: set[int] = set()
         self._usage = Usage()
+        self._spoke = False
         self._model: str | None = None
         self._id: str | None = None
         self._terms: tuple[tuple[str, str], ...] = ()
@@ -83,6 +91,7 @@ class ChatPieces:
             finish_reasons=tuple(reason for _, reason in sorted(self._reasons.items())),
             usage=self._usage,
             terms=self._terms,
+            charged_apart=self._spoke,
         )
 
     @property
@@ -95,7 +104,9 @@ class ChatPieces:
         self._model = self._model or word(chunk, "model")
         self._id = self._id or word(chunk, "id")
         self._terms = terms(chunk, "service_tier") or self._terms
-        self._usage = chat_usage(getattr(chunk, "usage", None)).over(self._usage)
+        usage = getattr(chunk, "usage", None)
+        self._usage = chat_usage(usage).over(self._usage)
+        self._spoke = self._spoke or _spoke(usage)
         brought: str | None = None
         for choice in items(chunk, "choices"):
             index = getattr(choice, "index", 0)

@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from promptab.calls.answer import Answer
 from promptab.calls.failures import Failure
+from promptab.checks import check_json_object
+from promptab.errors import InvalidInputError
 from promptab.models import MetricEvent, PromptType
 
 Status = Literal["ok", "error", "partial", "cancelled", "unobserved"]
@@ -20,6 +22,20 @@ whoever waited for it, or was reading it, stopped; that is no failure of the ver
 
 METADATA_KEY = "call"
 """Under this key of an event's metadata are the facts of `FinishedCall.event_metadata`."""
+
+
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return metadata of the caller's own. Raises `InvalidInputError` where they would be lost under `METADATA_KEY`."""
+    checked = check_json_object("metadata", {} if metadata is None else metadata)
+    if METADATA_KEY in checked:
+        raise InvalidInputError(
+            "metadata",
+            METADATA_KEY,
+            "a key of your own",
+            "facts of the call are stored there: take another name",
+        )
+    return checked
+
 
 _SUCCESS: Mapping[Status, bool] = {"ok": True, "error": False, "partial": False}
 """`success` of the event; unknown for the others."""

@@ -7,7 +7,7 @@ from typing import Any
 from promptab.calls.answer import Answer, Api, items, terms, text_of, word, words
 from promptab.calls.asking import Ask, Output, Turn, function_tool, given, merged
 from promptab.calls.failures import Failure
-from promptab.calls.usage import Usage, messages_usage
+from promptab.calls.usage import Usage, count_of, messages_usage
 from promptab.errors import InvalidInputError
 
 _INSTRUCTIONS = ("system", "developer")
@@ -86,6 +86,7 @@ def read(message: Any) -> Answer:
         finish_reasons=words(message, "stop_reason"),
         usage=messages_usage(usage),
         terms=terms(usage, "service_tier", "speed"),
+        charged_apart=_searched(usage),
         failure=_failure(message),
     )
 
@@ -95,6 +96,10 @@ def _failure(message: Any) -> Failure | None:
         return Failure("malformed")
     # a model that has nothing to add ends its turn with an empty list
     return None if message.content or words(message, "stop_reason") else Failure("no_answer")
+
+
+def _searched(usage: object) -> bool:
+    return bool(count_of(getattr(usage, "server_tool_use", None), "web_search_requests"))
 
 
 class MessagePieces:
@@ -120,7 +125,11 @@ class MessagePieces:
                 # the output that it counts is only what has been made so far
                 self._usage = self._first.usage._replace(output=None, reasoning=None)
             case "message_delta":
-                self._usage = messages_usage(getattr(event, "usage", None)).over(self._usage)
+                usage = getattr(event, "usage", None)
+                self._usage = messages_usage(usage).over(self._usage)
+                self._first = self._first._replace(
+                    charged_apart=self._first.charged_apart or _searched(usage)
+                )
                 self._reasons = words(getattr(event, "delta", None), "stop_reason") or self._reasons
             case "message_stop":
                 self.ended = True

@@ -12,6 +12,11 @@ from promptab.errors import InvalidInputError
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 
+_CHARGED = frozenset(
+    {"code_interpreter_call", "file_search_call", "image_generation_call", "shell_call", "web_search_call"}
+)
+"""Tools that the provider runs, and charges for by themselves."""
+
 _NAMES = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
 
 
@@ -58,6 +63,7 @@ def read(response: Any) -> Answer:
         finish_reasons=why or ((status,) if status is not None else ()),
         usage=responses_usage(getattr(response, "usage", None)),
         terms=terms(response, "service_tier"),
+        charged_apart=any(word(item, "type") in _CHARGED for item in items(response, "output")),
         failure=_failure(response, status),
     )
 

@@ -172,7 +172,7 @@ class _Run:
 
     def _cost(self, question: Question, answer: Answer, at: datetime) -> float | None:
         model = answer.model or question.model
-        if model is None:
+        if model is None or answer.charged_apart:
             return None
         asked = Asked(self._client.vendor, self._client.url, model, answer.terms, question.model)
         return self._lab.calls.prices.cost(asked, answer.usage, at)

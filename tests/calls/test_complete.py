@@ -293,3 +293,14 @@ async def test_a_request_may_answer_by_what_it_was_asked(lab: Lab, spoken: Spoke
         "q", "user", client=spoken.client, api=spoken.api, model=spoken.model, variables={"q": "why"}
     )
     assert done.text == "WHY?"
+
+
+async def test_metadata_under_the_name_that_the_call_needs_are_refused_and_not_lost(
+    lab: Lab, reply: PromptVersion, openai_client: Any
+) -> None:
+    how: dict[str, Any] = {"client": openai_client, "variables": {"customer": "Ada"}}
+    with pytest.raises(InvalidInputError, match=r"metadata.*'call'"):
+        await lab.complete("support_reply", metadata={"call": 1}, **how)
+    done = await lab.complete("support_reply", metadata={"calls": 1}, **how)
+    with pytest.raises(InvalidInputError, match=r"metadata.*'call'"):
+        await lab.feedback(done.call_id, rating=5, metadata={"call": 1})

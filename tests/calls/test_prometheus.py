@@ -187,6 +187,22 @@ async def test_an_unknown_cost_is_counted_apart_and_never_as_zero_dollars(
     assert scraped.sum("llm_cost_dollars_total") == 0
 
 
+async def test_feedback_that_is_sent_again_counts_once(
+    lab: Lab, reply: PromptVersion, exposed: PrometheusMetrics, registry: CollectorRegistry, spoken: Spoken
+) -> None:
+    done = await lab.complete("support_reply", **spoken.how)
+    for _ in range(2):
+        await lab.feedback(done.call_id, rating=5, event_id="01a1ffaa-832c-7000-ab85-f563b7fb2a7f")
+    counted = [
+        sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "user_feedback_total" and sample.labels["sentiment"] == "positive"
+    ]
+    assert counted == [1.0]
+    assert (await lab.metrics.get_metrics(reply.version_id)).rating_count == 1
+
+
 async def test_what_was_never_sent_is_no_request(
     lab: Lab,
     reply: PromptVersion,

@@ -21,6 +21,7 @@ from promptab import InvalidInputError, Lab, PromptVersion, Tokens
 from promptab.calls import Price, PriceBook, Usage
 from promptab.calls.pricing import Asked
 from promptab.calls.usage import chat_usage, messages_usage, responses_usage
+from tests.calls.conftest import Spoken
 from tests.llm_server import Body, LlmServer
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -256,7 +257,49 @@ async def test_an_own_price_holds_for_the_dated_name_that_the_answer_bears(
     server.script.append(Body(json.dumps(answer).encode()))
     lab.calls.prices = PriceBook({"gpt-4.1-mini": {"input": 1, "output": 2}})
     done = await lab.complete("support_reply", client=openai_client, variables={"customer": "Ada"})
-    assert (done.call.answer.model, done.cost) == ("gpt-4.1-mini-2025-04-14", pytest.approx(30e-6))
+    assert done.call.answer.model == "gpt-4.1-mini-2025-04-14"
+    assert done.cost == pytest.approx(30e-6)
+
+
+SEARCHED: dict[str, dict[str, Any]] = {
+    "chat": {
+        "choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}],
+        "usage": {
+            "prompt_tokens": 10,
+            "completion_tokens": 10,
+            "prompt_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "completion_tokens_details": {"audio_tokens": 5},
+        },
+    },
+    "responses": {
+        "status": "completed",
+        "output": [{"type": "web_search_call", "id": "w"}],
+        "usage": {
+            "input_tokens": 10,
+            "output_tokens": 10,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        },
+    },
+    "messages": {
+        "content": [{"type": "text", "text": "Hi"}],
+        "stop_reason": "end_turn",
+        "usage": {
+            "input_tokens": 10,
+            "output_tokens": 10,
+            "cache_read_input_tokens": 0,
+            "cache_creation_input_tokens": 0,
+            "server_tool_use": {"web_search_requests": 2},
+        },
+    },
+}
+
+
+async def test_what_is_charged_beside_tokens_leaves_the_cost_unknown(
+    lab: Lab, reply: PromptVersion, server: LlmServer, spoken: Spoken
+) -> None:
+    server.script.append(Body(json.dumps({"model": spoken.model, **SEARCHED[spoken.api]}).encode()))
+    done = await lab.complete("support_reply", **spoken.how)
+    assert (done.call.status, done.usage.total, done.cost) == ("ok", 20, None)
 
 
 def test_what_a_request_costs_beside_its_tokens_is_counted_once(book: PriceBook) -> None:
