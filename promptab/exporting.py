@@ -149,17 +149,11 @@ async def export(
     await asyncio.to_thread(_claim, folder, store.store_id, experiment_id)
     span = _full_days(since, until)
 
-    async def look(tx: Transaction) -> tuple[list[EventDay], datetime | None]:
-        return await tx.exports.event_days(span, experiment_id), await tx.retention.pruned_before()
+    async def look(tx: Transaction) -> list[EventDay]:
+        return await tx.exports.event_days(span, experiment_id)
 
-    days, pruned_before = await store.read(look)
-    pruned = None if pruned_before is None else microseconds(pruned_before)
-    counts = [
-        await _write_day(
-            store, folder, day, experiment_id, may_lack=pruned is not None and day.start < pruned
-        )
-        for day in days
-    ]
+    days = await store.read(look)
+    counts = [await _write_day(store, folder, day, experiment_id) for day in days]
     return ExportReport(
         folder=str(folder),
         days=len(days),
@@ -202,13 +196,14 @@ def _full_days(since: datetime | None, until: datetime | None) -> Span:
     return Span(start, end)
 
 
-async def _write_day(
-    store: Store, folder: Path, day: EventDay, experiment_id: str | None, *, may_lack: bool
-) -> tuple[int, int]:
+async def _write_day(store: Store, folder: Path, day: EventDay, experiment_id: str | None) -> tuple[int, int]:
     """Write the file of one day; return how many events the store had, and how many only the file had."""
     path = _file(folder, "events", day.start)
 
     async def work(tx: Transaction) -> tuple[int, int]:
+        # asked beside the events: a pruning may have begun since the days were listed
+        pruned = await tx.retention.pruned_before()
+        may_lack = pruned is not None and day.start < microseconds(pruned)
         with _replacing(path) as temporary, pq.ParquetWriter(temporary, EVENTS, compression="zstd") as writer:
             ids: list[pa.Array] | None = [] if may_lack and path.exists() else None
             written = await _write(writer, _EVENT_CELLS, tx.exports.events(day, experiment_id), ids=ids)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptab.assigning import find_experiment
 from promptab.checks import check_time
+from promptab.errors import InvalidInputError
 from promptab.models import PromptExperiment
 from promptab.planning import Planning
 from promptab.records import Record, Utc
@@ -19,6 +20,10 @@ from promptab.totalling import TAIL_EVENTS, add_up
 if TYPE_CHECKING:
     from promptab.exporting import ExportReport
     from promptab.stores.queries.retention import PruneStep
+
+
+AHEAD = timedelta(days=1)
+"""So far the clocks of others, by which events are told, may be ahead."""
 
 
 class PruneReport(Record):
@@ -44,16 +49,21 @@ class Retention(Planning):
         `get_events`) refuses, or has only what is left. With `apply` False nothing is dropped, and the report says what
         would be. A SQLite file keeps its size, and uses the room again.
 
-        Raises `InvalidInputError`.
+        Raises `InvalidInputError`, also for a time that is more than a day ahead.
         """
         limit = check_time("before", before)
+        now = self._clock()
+        if limit > now + AHEAD:
+            # what will be recorded up to then would be taken for pruned as well
+            raise InvalidInputError(
+                "before", limit.isoformat(), f"at most a day ahead of the clock, which says {now.isoformat()}"
+            )
         store = await self._store()
         await store.flush()
         needing = await self._add_up_everything(store)
         dropped, kept = 0, Counter[str]()
         number = None
         if apply:
-            now = self._clock()
             number = await store.write(lambda tx: tx.retention.begin(limit, at=now), shown=False)
         after, is_last = 0, False
         while not is_last:

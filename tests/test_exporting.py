@@ -160,6 +160,28 @@ async def test_files_keep_the_events_that_were_pruned_since(
     assert len(ids) == len(set(ids)) == 25
 
 
+async def test_files_keep_the_events_that_are_pruned_while_they_are_written(
+    lab: Lab, clock: SettableClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await furnished(lab, clock)
+    await lab.metrics.export_events(tmp_path / "out")
+    first = contents(tmp_path / "out")
+    write_day = exporting._write_day
+
+    async def write_day_of_a_pruned_store(*arguments: Any, **named: Any) -> tuple[int, int]:
+        # after the look at the days, and before the first of them is read
+        await lab.metrics.prune_events(clock())
+        return await write_day(*arguments, **named)
+
+    monkeypatch.setattr(exporting, "_write_day", write_day_of_a_pruned_store)
+    report = await lab.metrics.export_events(tmp_path / "out")
+    assert (report.events, report.kept) == (1, 23)
+    second = contents(tmp_path / "out")
+    assert {name: len(found) for name, found in second.items()} == {
+        name: len(found) for name, found in first.items()
+    }
+
+
 async def test_a_folder_of_another_export_is_refused_and_left_as_it_was(
     lab: Lab, clock: SettableClock, tmp_path: Path
 ) -> None:

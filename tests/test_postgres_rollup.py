@@ -161,6 +161,26 @@ async def test_an_event_that_is_rolled_back_is_not_waited_for(lab: Lab, postgres
         assert costs(summaries) == (UNITS + 1, UNITS + 1)
 
 
+async def test_numbers_that_are_given_out_again_after_a_crash_are_waited_for_again(
+    lab: Lab, postgres_url: str
+) -> None:
+    """Those that were given up, and never reached the disk; also after a backup was restored."""
+    experiment = await begun(lab)
+    async with connected(postgres_url) as slow, connected(postgres_url) as quick:
+        last = await quick.fetchval("SELECT last_value FROM promptab_events_sequence_seq")
+        await quick.execute("SELECT setval('promptab_events_sequence_seq', $1)", last + 100)
+        await looked_at(lab, experiment)
+        await quick.execute("SELECT setval('promptab_events_sequence_seq', $1)", last)
+
+        held_open = slow.transaction()
+        await held_open.start()
+        early = await one_more(slow, "u0")
+        await one_more(quick, "u1")
+        assert (await looked_at(lab, experiment)).watermark < early
+        await held_open.commit()
+        assert costs(await looked_at(lab, experiment)) == (UNITS + 2, UNITS + 2)
+
+
 async def test_a_transaction_on_other_tables_holds_nothing_up(lab: Lab, postgres_url: str) -> None:
     """Whatever else a server does for hours, such as a load into somebody's tables."""
     experiment = await begun(lab)

@@ -141,10 +141,14 @@ class PostgresStore(SqlStore):
         ended, what they wrote is there to be seen. Where one takes longer the last number found holds.
         """
         ends_at = monotonic() + SETTLING_SECONDS
+        known = self._settled
         with translated(self._url):
             async with self._engine.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 number = int((await connection.execute(_LAST_NUMBER)).scalar_one())
+                if number < known:
+                    # a crash or a backup has set it back: numbers that were settled are given out again
+                    self._settled = 0
                 if number == self._settled:
                     return
                 writing = set((await connection.execute(_WRITING_EVENTS)).scalars())

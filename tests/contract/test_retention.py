@@ -251,6 +251,15 @@ async def test_an_event_that_is_told_again_after_it_was_pruned_counts_as_a_new_o
     assert (await lab.metrics.get_metrics(VERSION)).total_events == 3
 
 
-async def test_a_time_is_checked(lab: Lab) -> None:
+async def test_a_time_is_checked(lab: Lab, clock: SettableClock) -> None:
     with pytest.raises(InvalidInputError, match="before"):
         await lab.metrics.prune_events("yesterday")  # type: ignore[arg-type]
+    await serve(lab, await experiment_of(lab), range(5))
+    with pytest.raises(InvalidInputError, match="before"):
+        await lab.metrics.prune_events(clock() + timedelta(days=400))
+    assert await lab.metrics.pruned_before() is None
+    assert (
+        (await lab.metrics.get_metrics(VERSION)).total_events
+        == len(await lab.metrics.get_events(VERSION))
+        == 5
+    )

@@ -24,6 +24,7 @@ from promptab.stores.queries.events import MetricSums
 from promptab.stores.queries.rolled_up import Summaries
 from promptab.stores.queries.sums_over_time import SumsAt
 from promptab.stores.queries.unit_values import UnitValues
+from promptab.totalling import fold_all
 from tests.clock import SettableClock
 from tests.contract.plain_sums import History, assert_same, own_events, pairs, unit_sums
 from tests.contract.records import NOON, a_use, an_epoch, an_experiment, an_exposure, new_id
@@ -121,11 +122,10 @@ async def begun(store: Store, **fields: Any) -> PromptExperiment:
 async def folded(store: Store, experiment: PromptExperiment, clock: SettableClock) -> Summaries:
     """Fold whatever there is, and check that it stays so."""
 
-    async def fold(tx: Transaction) -> bool:
+    async def fold(tx: Transaction) -> bool | None:
         return await tx.rollup.fold(experiment, now=clock())
 
-    while await store.write(fold, shown=False):
-        pass
+    await fold_all(store, fold)
 
     async def look(tx: Transaction) -> tuple[bool, Summaries]:
         return await tx.rollup.is_behind(experiment, now=clock()), await tx.rolled_up.summaries(experiment)
@@ -441,7 +441,7 @@ async def test_stores_that_record_and_fold_at_the_same_time_count_each_event_onc
     experiment, version_id = await begun(stores[0]), new_id()
 
     async def work(store: Store, who: int) -> None:
-        async def fold(tx: Transaction) -> bool:
+        async def fold(tx: Transaction) -> bool | None:
             return await tx.rollup.fold(experiment, now=clock())
 
         for turn in range(6):
@@ -501,3 +501,35 @@ async def _stored(store: Store, experiment: PromptExperiment) -> tuple[int, floa
 
     parts = [part for by_epoch in (await store.read(look))["cost"].values() for part in by_epoch.values()]
     return int(sum(part.n for part in parts)), sum(part.s for part in parts)
+
+
+async def test_numbers_too_small_to_be_squared_are_analysed(lab: Lab, clock: SettableClock) -> None:
+    """A likelihood, say. PostgreSQL refuses a product that is none."""
+    metrics = [
+        {"name": "likelihood", "history_days": 1},
+        {"name": "least", "kind": "ratio", "measure": "likelihood", "denominator": "likelihood"},
+    ]
+    await lab.experiments.create_experiment(
+        "tiny", "config", [{"key": key, "config": {}} for key in "ab"], plan={"metrics": metrics}
+    )
+
+    async def tell(**of_experiment: Any) -> None:
+        for number in range(20):
+            if of_experiment:
+                met = await lab.experiments.assign("tiny", f"u{number}")
+                of_experiment["variant"] = met.variant
+            await lab.metrics.record_event(
+                None,
+                True,
+                metrics={"likelihood": 1e-200 * number or 5e-324},
+                user_id=f"u{number}",
+                **of_experiment,
+            )
+
+    await tell()
+    clock.advance(days=1)
+    await tell(experiment_id="tiny")
+    result = await lab.analyze("tiny", series="day")
+    assert sum(result.units.values()) == 20
+    assert {"likelihood", "least"} <= set(result.metrics)
+    await lab.metrics.measured_history("tiny", "likelihood")

@@ -10,6 +10,7 @@ from promptab.models import PromptExperiment
 from promptab.stores.base import Transaction
 from promptab.stores.opening import open_store
 from promptab.stores.queries import rollup, unit_totals
+from promptab.totalling import fold_all
 from tests.contract.records import a_use
 
 UNITS = 40
@@ -26,7 +27,7 @@ async def main(url: str, experiment_id: str) -> None:
     experiment = await store.read(find)
     assert experiment is not None
 
-    async def fold(tx: Transaction) -> bool:
+    async def fold(tx: Transaction) -> bool | None:
         return await tx.rollup.fold(experiment, now=datetime.now(UTC))
 
     number = 0
@@ -37,8 +38,7 @@ async def main(url: str, experiment_id: str) -> None:
         ]
         await asyncio.gather(*(store.record(use) for use in uses))
         number += 11
-        while await store.write(fold, shown=False):
-            pass
+        await fold_all(store, fold)
         sys.stdout.write("folded\n")
         sys.stdout.flush()
 

@@ -29,6 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.models import MetricEvent, PromptType, Tokens
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.unit_totals import each_metric
 from promptab.stores.schema import aliases, events, exposures, versions
 
@@ -72,11 +73,11 @@ class EventQueries:
         """
         totals = self._unit_totals(experiment_id, without)
         centers = (
-            select(totals.c.metric, (func.sum(totals.c.s) / func.sum(totals.c.n)).label("center"))
+            select(totals.c.metric, (flushed(func.sum(totals.c.s)) / func.sum(totals.c.n)).label("center"))
             .group_by(totals.c.metric)
             .cte("centers")
         )
-        residual = totals.c.s - centers.c.center * totals.c.n
+        residual = flushed(totals.c.s - centers.c.center * totals.c.n)
         query = (
             select(
                 totals.c.metric,

@@ -24,6 +24,7 @@ from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.events import rank
 from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.unit_facts import Carried, Series, series_of, unit_metric
 from promptab.stores.queries.unit_totals import carrying, of_own_variant, up_to_the_roll_up, with_exposures
 from promptab.stores.schema import aliases, events, exposures, instant, versions
@@ -88,12 +89,13 @@ class MetricHistoryQueries:
         if not told.units:
             return PromptHistory(UnitSums(), None, None)
         center = told.s / told.n if told.n else 0.0
-        residual = pair.s - literal(center, Float) * pair.n
+        n = flushed(pair.n)
+        residual = flushed(pair.s - literal(center, Float) * n)
         second = select(
             func.sum(case((pair.counts, 1), else_=0)).label("units"),
             func.sum(residual * residual).label("rr"),
-            func.sum(pair.n * pair.n).label("nn"),
-            func.sum(residual * pair.n).label("rn"),
+            func.sum(n * n).label("nn"),
+            func.sum(residual * n).label("rn"),
         )
         row = (await self._connection.execute(second)).one()
         sums = UnitSums(
@@ -162,7 +164,7 @@ class MetricHistoryQueries:
     async def _variance(self, rows: _Rows, metric: MetricDefinition, center: float) -> float | None:
         source, conditions = rows
         source, value = carrying(source, series_of(metric)[0], self._connection.dialect)
-        off = value - literal(center, Float)
+        off = flushed(value - literal(center, Float))
         query = select(
             func.count(value).label("n"), func.sum(off).label("off"), func.sum(off * off).label("squares")
         )

@@ -13,6 +13,7 @@ from promptab.models import PromptExperiment
 from promptab.stats.metric import BUILT_IN_METRICS, MEASURES, MetricDefinition
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.events import MetricSums
+from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.unit_facts import UnitFacts, UnitMetric, unit_metric
 from promptab.stores.queries.unit_totals import adding
 from promptab.stores.schema import arms, moments
@@ -115,7 +116,7 @@ async def kept_centers(connection: AsyncConnection, experiment_id: str) -> dict[
 
 def mean_over(n: ColumnElement[Any], s: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return Σs/Σn, and 0 where nothing can be divided by: what second moments are taken about."""
-    return case((func.sum(n) != 0, func.sum(s) / func.sum(n)), else_=0.0)
+    return case((func.sum(n) != 0, flushed(func.sum(s)) / func.sum(n)), else_=0.0)
 
 
 async def _summed(
@@ -169,14 +170,15 @@ async def _summed(
 
 def _moments(pair: UnitMetric, center: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:
     """Return the columns of `UnitSums` but for the center; a unit that does not count has n = s = 0."""
-    residual = pair.s - center * pair.n
+    n = flushed(pair.n)
+    residual = flushed(pair.s - center * n)
     return {
         "units": func.sum(case((pair.counts, 1), else_=0)),
         "n": func.sum(pair.n),
         "s": func.sum(pair.s),
         "rr": func.sum(residual * residual),
-        "nn": func.sum(pair.n * pair.n),
-        "rn": func.sum(residual * pair.n),
+        "nn": func.sum(n * n),
+        "rn": func.sum(residual * n),
     }
 
 

@@ -24,6 +24,7 @@ from promptab.models import PromptExperiment
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.moments import mean_over
 from promptab.stores.queries.unit_facts import Carried, Series, UnitFacts, UnitMetric, series_of, unit_metric
 from promptab.stores.queries.unit_totals import (
@@ -258,14 +259,15 @@ def _labelled(pair: UnitMetric, suffix: str) -> list[ColumnElement[Any]]:
 
 
 def _products(pair: UnitMetric, center: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:
-    residual = pair.s - center * pair.n
+    n = flushed(pair.n)
+    residual = flushed(pair.s - center * n)
     return {
         "units": pair.counts,
         "n": pair.n,
         "s": pair.s,
         "rr": residual * residual,
-        "nn": pair.n * pair.n,
-        "rn": residual * pair.n,
+        "nn": n * n,
+        "rn": residual * n,
     }
 
 

@@ -26,6 +26,7 @@ from promptab.models import PromptExperiment
 from promptab.stats.covariate_sums import CovariateSums
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.queries.exposures import analysed, any_alias
+from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.moments import mean_over
 from promptab.stores.queries.time_spans import DAY, start_of_stretch
 from promptab.stores.queries.unit_facts import (
@@ -57,8 +58,8 @@ async def covariate_sums(
     means = select(
         mean_over(pairs.c.n, pairs.c.s).label("center"), mean_over(pairs.c.m, pairs.c.x).label("pre_center")
     ).cte("means")
-    n, s, m, x = pairs.c.n, pairs.c.s, pairs.c.m, pairs.c.x
-    r, z = s - means.c.center * n, x - means.c.pre_center * m
+    n, s, m, x = flushed(pairs.c.n), pairs.c.s, flushed(pairs.c.m), pairs.c.x
+    r, z = flushed(s - means.c.center * n), flushed(x - means.c.pre_center * m)
     products = {"rr": r * r, "nn": n * n, "rn": r * n, "zz": z * z, "mm": m * m, "zm": z * m}
     products |= {"rz": r * z, "rm": r * m, "nz": n * z, "nm": n * m, "n": n, "s": s, "m": m, "x": x}
     query = (
