@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from promptab.errors import StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
 from promptab.queueing import DEFAULT_QUEUE, QueueSettings, QueueStats
 from promptab.recent import Recent
@@ -139,7 +140,11 @@ class SqlStore(ABC):
     async def record_many(self, events: Sequence[MetricEvent]) -> BatchOutcome:
         batch = Batch((), [self._encode(event) for event in events])
         # an exposure that waits knows more of its unit than what the events would report in its place
-        await self._queue.flush()
+        try:
+            await self._queue.flush()
+        except StoreUnavailableError as error:
+            message = f"these {len(events)} events are not stored; before them, {error}"
+            raise StoreUnavailableError(message) from error
         return await self._to_its_end(self._commit(batch))
 
     def queue_stats(self) -> QueueStats:
