@@ -18,7 +18,7 @@ from promptab.errors import (
     NeedsStoreError,
     NotFoundError,
     PromptabError,
-    StoreUnavailableError,
+    StoreError,
 )
 from promptab.exposing import expose, look_up
 from promptab.live_experiment import LiveExperiment
@@ -367,17 +367,17 @@ def _default(
 
 
 def _live(snapshot: Snapshot, kind: PromptType, name: str, where: Environment) -> PromptVersion | None:
-    """Return what is live there. Where that was left out of a snapshot file, another version is no stand-in for it."""
+    """Return what is live there. Where that was left out as damaged, another version is no stand-in for it."""
     version = snapshot.deployed(kind, name, where)
     if version is None and (kind, name, where) in snapshot.live:
         raise _unsound(kind, name, f"what is live in {where}")
     return version
 
 
-def _unsound(kind: PromptType, name: str, what: str) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        f"{kind}/{name}: {what} was left out of the snapshot file, as the log says with the reason; it is served when "
-        "the store is back, or from a file that `promptab snapshot check` finds sound"
+def _unsound(kind: PromptType, name: str, what: str) -> StoreError:
+    return StoreError(
+        f"{kind}/{name}: {what} was left out since it is damaged, as the log says with the reason; promote a sound "
+        "version, or bring back the store where a snapshot file stands in for it"
     )
 
 

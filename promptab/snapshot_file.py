@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,6 +69,8 @@ class FiledSnapshot(NamedTuple):
 
 def write_snapshot(path: Path, snapshot: Snapshot, *, taken_at: datetime) -> None:
     """Write the file as a whole or not at all. Raises `InvalidInputError` where it cannot be written."""
+    if not path.absolute().name:
+        raise InvalidInputError("snapshot_file", str(path), "the path of a file")
     contents = _Contents(
         store_id=snapshot.store_id,
         revision=snapshot.revision,
@@ -81,7 +84,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, *, taken_at: datetime) -> Non
     body = contents.model_dump_json().encode()
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": hashlib.sha256(body).hexdigest()}
     try:
-        replace_file(path, json.dumps(head).encode() + b"\n" + body + b"\n", shown=str(path))
+        replace_file(path.absolute(), json.dumps(head).encode() + b"\n" + body + b"\n", shown=str(path))
     except PromptFileError as error:
         raise InvalidInputError(
             "snapshot_file", str(path), f"a file that can be written ({error})"
@@ -124,6 +127,9 @@ def uncompilable(snapshot: Snapshot) -> list[str]:
 
 def _read_contents(path: Path) -> _Contents:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # a pipe would be waited for
+            raise _unusable(path, "a file that can be read (it is not a regular one)")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:

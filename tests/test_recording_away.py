@@ -129,3 +129,15 @@ async def test_a_version_is_not_created_while_another_writer_goes_on(path: Path)
         with locked(path), pytest.raises(StoreUnavailableError, match="database is locked"):
             await lab.versions.create_version("tone", "system", "Be kind.")
         assert (await lab.versions.create_version("tone", "system", "Be kind.")).version == "1.0.0"
+
+
+async def test_an_import_that_what_is_queued_holds_up_says_that_it_is_not_stored(path: Path) -> None:
+    async with promptab.open(f"sqlite:///{path}", queue=QueueSettings(patience_seconds=0.2)) as lab:
+        with locked(path):
+            lab.metrics.record_nowait(V1, True)
+            with pytest.raises(
+                StoreUnavailableError, match=r"these 2 events are not stored; before them, 1 event"
+            ):
+                await lab.metrics.record_many([{"version_id": V1}] * 2)
+        await lab.metrics.flush(LONG_SECONDS)
+        assert (await lab.metrics.get_metrics(V1)).total_events == 1

@@ -18,9 +18,9 @@ from promptab import (
     ConflictError,
     Deployment,
     Lab,
-    NotFoundError,
     PromptVariant,
     PromptVersion,
+    StoreError,
     StoreUnavailableError,
     VersionManager,
 )
@@ -150,22 +150,32 @@ async def test_an_experiment_dealt_to_a_variant_that_it_does_not_have_is_left_ou
         }
 
 
-@pytest.mark.parametrize("content", ['{"unknown": 1}', "[]", "null", "not json"])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("content", '{"unknown": 1}'),
+        ("content", "[]"),
+        ("content", "null"),
+        ("content", "not json"),
+        ("created_at", "no time"),
+        ("created_at", 2**62),
+    ],
+)
 async def test_a_version_that_is_damaged_is_left_out_alone(
-    lasting_url: str, caplog: pytest.LogCaptureFixture, content: str
+    lasting_url: str, caplog: pytest.LogCaptureFixture, column: str, value: str | int
 ) -> None:
     async with promptab.open(lasting_url) as lab:
         sound, damaged = await two_prompts(lab)
         change_behind_its_back(
             lasting_url,
-            "UPDATE promptab_versions SET content = ? WHERE version_id = ?",
-            content,
+            f"UPDATE promptab_versions SET {column} = ? WHERE version_id = ?",
+            value,
             damaged.version_id,
         )
         for version_id, variant in await in_turn(lasting_url, lab):
             assert version_id == sound.version_id
             assert variant in {"a", "b"}
-        with pytest.raises(NotFoundError):
+        with pytest.raises(StoreError, match="what is live in production was left out"):
             await lab.choose("damaged", environment="production")
     assert any(damaged.version_id in record.getMessage() for record in caplog.records)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -175,6 +177,19 @@ def test_a_file_that_is_not_there_is_told(path: Path) -> None:
         read_snapshot(path)
     with pytest.raises(InvalidInputError, match="can be read"):
         read_snapshot(path.parent)
+
+
+@pytest.mark.parametrize("place", ["/", "."])
+def test_a_folder_is_no_place_for_the_file(snapshot: Snapshot, place: str) -> None:
+    with pytest.raises(InvalidInputError, match="snapshot_file"):
+        write_snapshot(Path(place), snapshot, taken_at=TAKEN)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no named pipes in folders on Windows")
+def test_a_pipe_is_not_waited_for(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(InvalidInputError, match="not a regular one"):
+        read_snapshot(path)
 
 
 def version_of(contents: Any, name: str) -> Any:

@@ -52,8 +52,12 @@ class Instant(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         return None if value is None else microseconds(value)
 
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else instant(value)
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
+        """Return the time, or what is none as it is: then its row alone is refused, when it is read."""
+        try:
+            return None if value is None else instant(value)
+        except (TypeError, OverflowError):
+            return value
 
 
 class Bytewise(TypeDecorator[str]):

@@ -152,7 +152,11 @@ class SqlStore(ABC):
     async def record_many(self, events: Sequence[MetricEvent]) -> BatchOutcome:
         batch = Batch((), [self._encode(event) for event in events])
         # an exposure that waits knows more of its unit than what the events would report in its place
-        await self._queue.flush()
+        try:
+            await self._queue.flush()
+        except StoreUnavailableError as error:
+            message = f"these {len(events)} events are not stored; before them, {error}"
+            raise StoreUnavailableError(message) from error
         return await self._to_its_end(self._commit(batch))
 
     def queue_stats(self) -> QueueStats:
