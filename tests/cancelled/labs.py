@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import promptab
 from promptab import StoreError
-from tests.cancelled import metrics
+from tests.cancelled import calls, metrics
 from tests.cancelled.attempts import (
     SECOND,
     Attempt,
@@ -106,7 +106,7 @@ async def recording(stage: Stage) -> Attempt:
     return Attempt(lambda: choice.record(True), look, none=[], whole=[(True, number, "u1")])
 
 
-PREPARATIONS: dict[str, Preparation] = {
+PREPARATIONS: dict[str, Preparation] = calls.PREPARATIONS | {
     "analyze": analyzing,
     "choose": choosing,
     "close": closing,

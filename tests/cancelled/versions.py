@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptab import PromptVersion
+from promptab import CaseResult, PromptVersion
+from promptab.cases import digest_of
 from promptab.managed import utc_now
 from tests.cancelled.attempts import FIRST, SECOND, Attempt, Preparation, Stage, pair, reads
 
@@ -173,7 +174,60 @@ def numbers(versions: list[PromptVersion]) -> list[str]:
     return sorted(version.version for version in versions)
 
 
+CASE = {"name": "greets", "expect": {"contains": ["Hello"]}}
+
+
+async def case_names(stage: Stage) -> list[str]:
+    return [case.name for case in await stage.lab.versions.get_cases(stage.name, "system")]
+
+
+async def setting_cases(stage: Stage) -> Attempt:
+    await pair(stage)
+    return Attempt(
+        lambda: stage.lab.versions.set_cases(stage.name, "system", [CASE]),
+        lambda: case_names(stage),
+        none=[],
+        whole=["greets"],
+    )
+
+
+async def getting_cases(stage: Stage) -> Attempt:
+    await pair(stage)
+    await stage.lab.versions.set_cases(stage.name, "system", [CASE])
+    return reads(
+        lambda: stage.lab.versions.get_cases(stage.name, "system"),
+        ["greets"],
+        lambda cases: [case.name for case in cases],
+    )
+
+
+async def a_result(stage: Stage) -> tuple[str, CaseResult]:
+    first, _ = await pair(stage)
+    (case,) = await stage.lab.versions.set_cases(stage.name, "system", [CASE])
+    return first.version_id, CaseResult(name=case.name, digest=digest_of(case), status="passed")
+
+
+async def keeping_a_result(stage: Stage) -> Attempt:
+    version_id, result = await a_result(stage)
+    return Attempt(
+        lambda: stage.lab.versions.keep_result(version_id, result),
+        lambda: stage.lab.versions.case_results(version_id),
+        none={},
+        whole={"greets": result},
+    )
+
+
+async def reading_results(stage: Stage) -> Attempt:
+    version_id, result = await a_result(stage)
+    await stage.lab.versions.keep_result(version_id, result)
+    return reads(lambda: stage.lab.versions.case_results(version_id), {"greets": result}, lambda found: found)
+
+
 PREPARATIONS: dict[str, Preparation] = {
+    "case_results": reading_results,
+    "get_cases": getting_cases,
+    "keep_result": keeping_a_result,
+    "set_cases": setting_cases,
     "create_version": creating,
     "delete_version": deleting,
     "promote": promoting,
