@@ -254,7 +254,8 @@ def test_commands_work_on_a_url_with_a_password_and_never_show_it(
         assert "hunter2" not in said.out + said.err, words
     diagnosis = shell.json("doctor")
     assert diagnosis["url"] == shown_location(postgres_url)
-    assert {check["status"] for check in diagnosis["checks"]} == {"ok"}
+    # the tests' server does not wait for its disk, and doctor says so
+    assert [check["name"] for check in diagnosis["checks"] if check["status"] != "ok"] in ([], ["commits"])
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ COROUTINES = {
 }
 
 if __name__ == "__main__":
+    # a shell starts what it runs in the background with this one ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     url, how = sys.argv[1:]
     if how in COROUTINES:
         asyncio.run(COROUTINES[how](url))
