@@ -14,6 +14,7 @@ BENCHMARKS: Sequence[tuple[str, Sequence[str]]] = (
     ("assignment", ("--quick",)),
     ("recording", ("--quick",)),
     ("recording_postgres", ("--quick",)),
+    ("calls", ("200",)),
     ("analysis", ("--events", "100000", "--units", "10000")),
     ("analysis_large", ("--events", "200000", "--units", "20000")),
 )
