@@ -38,7 +38,7 @@ class QueueSettings:
     """How long an awaited event, a flush and the closing wait for a store that is away: from 0 to 3600.
 
     A store that does not answer counts as away; an awaited event waits up to a quarter longer for that, and no less
-    than a second.
+    than a second. Closing a file that somebody keeps locked takes up to 5 seconds more.
     """
 
     def __post_init__(self) -> None:

@@ -74,20 +74,21 @@ def _print(to: Console, by: CostKey, rows: Sequence[CostRow]) -> None:
     if not rows:
         to.print("no calls are recorded")
         return
-    numbers = ["calls", "cost", "unknown", "input", "cached", "output"]
+    total, unknown = sum(row.cost for row in rows), sum(row.unknown for row in rows)
+    # names are long, and their lines short: nothing unknown takes no column
+    numbers = ["calls", "cost", *(["unknown"] if unknown else []), "input", "cached", "output"]
     shown = table(by, *numbers, right=numbers)
     for row in rows:
-        shown.add_row(
-            label(by, row) or "-",
-            f"{row.calls:,}",
-            _dollars(row.cost) if row.unknown < row.calls else "-",
-            f"{row.unknown:,}" if row.unknown else "",
-            f"{row.input_tokens:,}",
-            f"{row.cached_input_tokens:,}",
-            f"{row.output_tokens:,}",
-        )
+        cells = {
+            "calls": f"{row.calls:,}",
+            "cost": _dollars(row.cost) if row.unknown < row.calls else "-",
+            "unknown": f"{row.unknown:,}" if row.unknown else "",
+            "input": f"{row.input_tokens:,}",
+            "cached": f"{row.cached_input_tokens:,}",
+            "output": f"{row.output_tokens:,}",
+        }
+        shown.add_row(label(by, row) or "-", *(cells[name] for name in numbers))
     to.print(shown)
-    total, unknown = sum(row.cost for row in rows), sum(row.unknown for row in rows)
     more = f"; not known of {counted(unknown, 'call')}" if unknown else ""
     to.print(f"together {_dollars(total)}{more}")
 
