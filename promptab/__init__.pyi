@@ -23,6 +23,7 @@ from .errors import (
     VariableError,
 )
 from .experiments import ABTestManager
+from .guardrails import Guardrail
 from .lab import Lab, open  # noqa: A004
 from .library import FileSystemPromptLibrary
 from .metrics import MetricsCollector, MetricsSummary, PerformancePeriod
@@ -42,6 +43,7 @@ from .models import (
     VersionStatus,
 )
 from .plan import AnalysisPlan
+from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats
 from .stats.metric import MetricDefinition
 from .versions import UnderstatedVersionWarning, VersionManager
@@ -62,6 +64,7 @@ __all__ = [
     "ExperimentStatus",
     "FileSystemPromptLibrary",
     "FinishedCall",
+    "Guardrail",
     "InteractionResult",
     "InvalidInputError",
     "Lab",
@@ -77,6 +80,7 @@ __all__ = [
     "NotFoundError",
     "ObservedStream",
     "PerformancePeriod",
+    "Policy",
     "Price",
     "PriceBook",
     "PromptExperiment",
@@ -88,6 +92,7 @@ __all__ = [
     "PromptabError",
     "QueueSettings",
     "QueueStats",
+    "RampStep",
     "ReplayResult",
     "StateError",
     "StoreError",
