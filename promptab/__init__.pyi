@@ -5,6 +5,8 @@ from .analysis.result import AnalysisResult
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .choice import Choice
 from .completing import Completion
+from .decisions.deciding import decide, redecide
+from .decisions.decision import Decision, DecisionState
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
@@ -60,6 +62,8 @@ __all__ = [
     "Choice",
     "Completion",
     "ConflictError",
+    "Decision",
+    "DecisionState",
     "Deployment",
     "ExperimentStatus",
     "FileSystemPromptLibrary",
@@ -107,5 +111,7 @@ __all__ = [
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
+    "decide",
     "open",
+    "redecide",
 ]

@@ -56,9 +56,9 @@ def read_criteria(document: Mapping[str, Any]) -> Criteria:
     """
     given = check_mapping("policy", document)
     if "criteria" in given:
-        return Criteria(_TestCriteriaDocument.model_validate(given).criteria.policy(), AnalysisPlan())
+        return Criteria(TestCriteriaDocument.model_validate(given).criteria.policy(), AnalysisPlan())
     if isinstance(given.get("primary_metric"), Mapping):
-        return Criteria(_DecisionCriteria.model_validate(given).policy(), AnalysisPlan())
+        return Criteria(DecisionCriteria.model_validate(given).policy(), AnalysisPlan())
     return Criteria(Policy.model_validate(given), AnalysisPlan())
 
 
@@ -73,16 +73,16 @@ def read_ab_testing(document: Mapping[str, Any]) -> AbTesting:
     Raises `InvalidInputError` for unknown keys and values.
     """
     given = check_mapping("ab_testing", document)
-    return _AbTestingBlock.model_validate(given.get("ab_testing", given)).settled()
+    return AbTestingBlock.model_validate(given.get("ab_testing", given)).settled()
 
 
-class _Primary(Declared):
+class PrimaryMetric(Declared):
     name: str
     threshold: Number | None = None
     direction: Direction | None = None
 
 
-class _Regression(Declared):
+class GuardrailCriterion(Declared):
     name: str
     max_regression: Number | None = None
     max_increase: Number | None = None
@@ -109,9 +109,9 @@ class _Regression(Declared):
         return Guardrail(metric=metric, largest_regression=amount, direction=direction)
 
 
-class _DecisionCriteria(Declared):
-    primary_metric: _Primary
-    guardrails: tuple[_Regression, ...] = ()
+class DecisionCriteria(Declared):
+    primary_metric: PrimaryMetric
+    guardrails: tuple[GuardrailCriterion, ...] = ()
 
     def policy(self) -> Policy:
         return Policy(
@@ -122,7 +122,7 @@ class _DecisionCriteria(Declared):
         )
 
 
-class _TestCriteria(Declared):
+class TestCriteria(Declared):
     min_requests: Count = 0
     max_error_rate: Number | None = None
     max_latency_ms: Number | None = None
@@ -141,47 +141,47 @@ class _TestCriteria(Declared):
         )
 
 
-class _TestCriteriaDocument(Declared):
-    criteria: _TestCriteria
+class TestCriteriaDocument(Declared):
+    criteria: TestCriteria
 
 
-class _DefaultSettings(Declared):
+class DefaultSettings(Declared):
     significance_level: Number = 0.05
     power: Number = 0.8
     min_sample_size_per_group: Count = MINIMUM_UNITS
     max_duration_days: Number | None = None
 
 
-class _TrafficAllocation(Declared):
+class TrafficAllocation(Declared):
     method: Literal["user_hash", "feature_hash", "random"] = "user_hash"
     hash_seed: str = ""
 
 
-class _StatisticalTests(Declared):
+class StatisticalTests(Declared):
     multiple_testing_correction: Literal["bonferroni", "holm"] = "holm"
     """Either keeps alpha for all variants together: Holm's, which is used, is never the stricter."""
     effect_size_threshold: Number | None = None
 
 
-class _Automation(Declared):
+class Automation(Declared):
     auto_stop_on_significance: Flag = False
     auto_promote_winner: Flag = False
     early_stopping_enabled: Flag = True
 
 
-class _Monitoring(Declared):
+class Monitoring(Declared):
     check_interval_hours: Annotated[Number, Field(gt=0.0, le=24.0 * 366)] = 6.0
     alert_on_significant_result: Flag = True
     alert_on_sample_size_reached: Flag = True
 
 
-class _AbTestingBlock(Declared):
+class AbTestingBlock(Declared):
     enabled: Flag = True
-    default_settings: _DefaultSettings = Field(default_factory=_DefaultSettings)
-    traffic_allocation: _TrafficAllocation = Field(default_factory=_TrafficAllocation)
-    statistical_tests: _StatisticalTests = Field(default_factory=_StatisticalTests)
-    automation: _Automation = Field(default_factory=_Automation)
-    monitoring: _Monitoring = Field(default_factory=_Monitoring)
+    default_settings: DefaultSettings = Field(default_factory=DefaultSettings)
+    traffic_allocation: TrafficAllocation = Field(default_factory=TrafficAllocation)
+    statistical_tests: StatisticalTests = Field(default_factory=StatisticalTests)
+    automation: Automation = Field(default_factory=Automation)
+    monitoring: Monitoring = Field(default_factory=Monitoring)
 
     def settled(self) -> AbTesting:
         defaults, automation, monitoring = self.default_settings, self.automation, self.monitoring

@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"content", "diff", "experiment_rules", "live_experiment"}),
     frozenset({"exclusion"}),
     frozenset({"analysis", "snapshot"}),
+    frozenset({"decisions"}),
     frozenset({"stores", "library"}),
     frozenset(
         {"formats", "managed", "resolving", "starting", "gathering", "totalling", "exposing", "snapshot_file"}
