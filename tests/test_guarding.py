@@ -124,6 +124,13 @@ def test_what_has_no_bounds_waits_for_a_hundred_units() -> None:
         assert {(reading.technique, reading.verdict) for reading in found} == {(technique, verdict)}
 
 
+@pytest.mark.parametrize(("seconds", "verdict"), [(1.1, "pass"), (1.2, "undecided"), (1.3, "fail")])
+def test_a_margin_in_the_metrics_own_unit_is_allowed(seconds: float, verdict: str) -> None:
+    times = {"a": {0: values(1.0, 400)}, "b": {0: values(seconds, 400)}}
+    (found,) = readings({"success_rate": EVEN, "response_time": times}, ["response_time <= control + 0.2"])
+    assert found.verdict == verdict
+
+
 def test_what_never_varied_has_no_spread_to_go_by() -> None:
     cost = {"a": {0: values(0.4, 200, spread=0.0)}, "b": {0: values(0.6, 200, spread=0.0)}}
     (found,) = readings({"success_rate": EVEN, "cost": cost}, ["cost <= 0.5"])

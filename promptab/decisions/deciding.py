@@ -183,7 +183,8 @@ def _won(case: _Case) -> _Found | None:
     beside = f"; it is worse on {', '.join(worse)}" if worse else ""
     told = f"{case.primary.differences[winner].sentence}{beside}"
     numbers = _primary_numbers(case, winner)
-    if on_win == "stop" or (on_win == "notify" and case.is_over):
+    # whoever paused it, or only wanted to be told, has the last word, also where the time is over
+    if on_win == "stop" or case.state.paused or (on_win == "notify" and case.is_over):
         return _Found("stop", "won", f"Stopped with a winner: {told}", numbers, (winner,))
     return _Found("promote", "won", f"{_PROMOTED[on_win]}: {told}", numbers, (winner,), _CONSENT[on_win])
 
