@@ -3,7 +3,7 @@
     export PROMPTAB_URL=postgresql://user:password@localhost/promptab
     python examples/several_processes.py prepare
     python examples/several_processes.py serve --calls 500     # in as many terminals, on as many machines, as you like
-    promptab analyze greeting
+    promptab experiment analyze greeting
 
 A user gets one variant, whichever process answers; a promotion made anywhere is served everywhere within a second.
 """

@@ -3,6 +3,7 @@
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
+from .cases import Case, CaseResult, Expectation
 from .choice import Choice
 from .completing import Completion
 from .decisions.deciding import decide, redecide
@@ -10,6 +11,7 @@ from .decisions.decision import Decision, DecisionState
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
+    GateError,
     InvalidInputError,
     MissingExtraError,
     NeedsStoreError,
@@ -48,6 +50,8 @@ from .plan import AnalysisPlan
 from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats
 from .stats.metric import MetricDefinition
+from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
+from .trying import CaseReport
 from .versions import UnderstatedVersionWarning, VersionManager
 
 __version__: str
@@ -59,15 +63,20 @@ __all__ = [
     "Assignment",
     "Call",
     "CallObserver",
+    "Case",
+    "CaseReport",
+    "CaseResult",
     "Choice",
     "Completion",
     "ConflictError",
     "Decision",
     "DecisionState",
     "Deployment",
+    "Expectation",
     "ExperimentStatus",
     "FileSystemPromptLibrary",
     "FinishedCall",
+    "GateError",
     "Guardrail",
     "InteractionResult",
     "InvalidInputError",
@@ -114,4 +123,7 @@ __all__ = [
     "decide",
     "open",
     "redecide",
+    "track_cache_operation",
+    "track_llm_call",
+    "track_rag_retrieval",
 ]

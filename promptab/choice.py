@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 Source = Literal["pin", "range", "environment", "experiment", "override", "fallback", "excluded"]
 
 
+FLAG_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "pin": "STATIC",
+        "range": "STATIC",
+        "environment": "STATIC",
+        "experiment": "SPLIT",
+        "override": "TARGETING_MATCH",
+        "fallback": "DEFAULT",
+        "excluded": "DEFAULT",
+    }
+)
+"""What each source is called where choices are known as feature flags: in OpenFeature, and in OpenTelemetry's names."""
+
 STALE_SECONDS = 1.0
 """A change reaches every process within this time; what was confirmed longer ago may have been overtaken."""
 
@@ -37,6 +50,7 @@ class Served(NamedTuple):
     version: PromptVersion | None
     compiled: CompiledPrompt | None
     experiment_id: str | None = None
+    experiment_name: str | None = None
     variant: str | None = None
     variant_config: Mapping[str, Any] = MappingProxyType({})
 
@@ -93,6 +107,13 @@ class Choice:
     @property
     def unit(self) -> str | None:
         return self._unit
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What `track_llm_call` and its like take: `version`, and `experiment` and `variant` where there are any."""
+        subject = self._subject()
+        named = {"experiment": subject.experiment_name, "variant": subject.variant, "version": subject.label}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def snapshot_age(self) -> float:
@@ -227,6 +248,7 @@ class Choice:
             version=None if version is None else version.version,
             content_hash=self.content_hash,
             experiment_id=self.experiment_id,
+            experiment_name=self._served.experiment_name,
             variant=self.variant,
             unit=self.unit if self.experiment_id is not None else None,
             stands_in_for=f"{self.prompt_type}/{self.name}" if self.source == "fallback" else None,

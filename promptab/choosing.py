@@ -255,6 +255,7 @@ class Chooser:
                 snapshot.versions, kind, name, version, source, reason
             )._replace(
                 experiment_id=dealt.experiment_id,
+                experiment_name=dealt.live.experiment.name,
                 variant=dealt.key,
                 variant_config=(None if variant is None else variant.config) or {},
             )

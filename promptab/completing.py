@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Unpack, g
 
 from promptab.calls.apis import Client, client_of
 from promptab.calls.asking import Turn, ask_of, model_chain
-from promptab.calls.call import Call, Request
+from promptab.calls.call import Call
 from promptab.calls.failures import RETRYABLE, failure_of
 from promptab.calls.finished import METADATA_KEY, FinishedCall
 from promptab.calls.log import CallLog
+from promptab.calls.request import Request
 from promptab.calls.stream import ObservedStream
 from promptab.calls.usage import Usage
 from promptab.checks import check_event_time, check_items, check_json_object, check_time, check_uuid
@@ -24,7 +25,7 @@ from promptab.choice import Choice
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.event_ids import new_event_id
 from promptab.fallback import Fallback
-from promptab.measures import check_metrics, check_optional
+from promptab.measures import check_measure, check_metrics
 from promptab.metrics import MetricsCollector
 from promptab.models import Message, MetricEvent
 from promptab.stores.base import CostKey, Store, Transaction
@@ -173,7 +174,7 @@ class Completing:
         It counts for the version, variant and unit of the call, in whichever process that was made. Raises
         `NotFoundError` for a call that is not in the store, and as `MetricsCollector.record_event` does.
         """
-        named = check_metrics(metrics)
+        named = {} if metrics is None else check_metrics(metrics)
         if rating is None and not named:
             raise InvalidInputError("rating", None, "given", "say a rating, metrics, or both")
         now = self.calls.clock()
@@ -183,7 +184,7 @@ class Completing:
             event_id=new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
             kind="outcome",
             version_id=call.version_id,
-            user_rating=check_optional("rating", rating, low=1.0, high=5.0),
+            user_rating=None if rating is None else check_measure("rating", rating, 1.0, 5.0),
             metrics=named,
             metadata={**said, METADATA_KEY: {"feedback_on": call.event_id}},
             experiment_id=call.experiment_id,
@@ -281,8 +282,8 @@ async def _first_answer(
 
 
 async def _whole_answer(call: Call, send: _Send) -> Any:
-    call.sends(send.request)
-    raw = await send.client.resource.with_raw_response.create(**send.arguments)
+    with call.sending(send.request):
+        raw = await send.client.resource.with_raw_response.create(**send.arguments)
     # before it is read: what cannot be read took attempts too
     call.attempts = raw.retries_taken + 1
     parsed = raw.parse()
@@ -292,9 +293,10 @@ async def _whole_answer(call: Call, send: _Send) -> Any:
 
 
 async def _opened_stream(call: Call, send: _Send) -> ObservedStream[Any]:
-    call.sends(send.request)
     create = send.client.resource.create
-    return call.observe_stream(await create(**send.arguments, **send.client.api.streaming))
+    with call.sending(send.request._replace(streamed=True)):
+        stream = await create(**send.arguments, **send.client.api.streaming)
+    return call.observe_stream(stream)
 
 
 def _clients(given: object, api: str | None) -> list[Client]:

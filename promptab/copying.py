@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from promptab.cases import Case
 from promptab.checks import check_name
 from promptab.deploying import check_environment
 from promptab.errors import InvalidInputError, NotFoundError
@@ -54,7 +56,7 @@ async def copy_versions(
     same number with the same content counts as the same, whatever its id. A number that the target uses for another
     content is a conflict: nothing of that prompt is changed. What was live in the source becomes live in the target,
     unless the target has moved that environment on its own; status and tags of versions that the target has stay as
-    they are there. Experiments and events are not copied.
+    they are there, and so do cases. Experiments, events and results of cases are not copied.
 
     Raises `NotFoundError` where the source has no such prompt, `InvalidInputError` where both are one store.
     """
@@ -86,6 +88,7 @@ class _Original(NamedTuple):
     included: Mapping[str, PromptVersion]
     """What the versions include, directly or not, by id."""
     history: tuple[Deployment, ...]
+    cases: tuple[Case, ...]
 
 
 def _includes(original: _Original) -> int:
@@ -102,8 +105,9 @@ async def _originals(tx: Transaction, versions: Iterable[PromptVersion]) -> list
         for version in highest_first:
             included |= await tx.versions.with_includes(version)
         history = await tx.deployments.history(prompt_type, name, None)
+        cases = await tx.cases.of(prompt_type, name)
         originals.append(
-            _Original(prompt_type, name, tuple(reversed(highest_first)), included, tuple(history))
+            _Original(prompt_type, name, tuple(reversed(highest_first)), included, tuple(history), cases)
         )
     return originals
 
@@ -124,6 +128,8 @@ async def _copied(target: Lab, original: _Original) -> CopiedPrompt:
             appended, note = await _append_history(tx, original, where, ids, present)
             deployments += appended
             notes.extend([] if note is None else [note])
+        if await _copy_cases(tx, original, at=target.calls.clock()):
+            notes.append("the target has other cases; they stay")
         return CopiedPrompt(
             prompt_type=original.prompt_type,
             name=original.name,
@@ -135,6 +141,14 @@ async def _copied(target: Lab, original: _Original) -> CopiedPrompt:
         )
 
     return await target.store.write(work)
+
+
+async def _copy_cases(tx: Transaction, original: _Original, *, at: datetime) -> bool:
+    """Give the target the cases where it has none; return whether it has others."""
+    present = await tx.cases.of(original.prompt_type, original.name)
+    if original.cases and not present:
+        await tx.cases.put(original.prompt_type, original.name, original.cases, at=at)
+    return bool(present) and bool(original.cases) and present != original.cases
 
 
 async def _same_in_target(

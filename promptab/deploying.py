@@ -7,11 +7,11 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Literal, cast
 
+from promptab.case_keeping import CaseKeeping
 from promptab.checks import check_json_object, check_label, check_text, check_time, known_id, required_id
 from promptab.content import check_prompt
 from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
 from promptab.lifecycle import check_version_transition, deployed_at, rollback_candidates
-from promptab.managed import Managed
 from promptab.models import (
     ENVIRONMENTS,
     Deployment,
@@ -34,7 +34,7 @@ UNSET: Final = Unset.UNSET
 Expected = str | None | Literal[Unset.UNSET]
 
 
-class Deploying(Managed):
+class Deploying(CaseKeeping):
     """The environment half of `VersionManager`."""
 
     async def promote(
@@ -46,6 +46,7 @@ class Deploying(Managed):
         expected: Expected = UNSET,
         actor: str | None = None,
         evidence: Mapping[str, Any] | None = None,
+        gate: bool = False,
     ) -> Deployment:
         """Make a version live in an environment, and append to its history.
 
@@ -54,7 +55,10 @@ class Deploying(Managed):
         Promoting what is live already changes nothing and returns the entry that made it live. What was live
         before becomes `active`.
 
-        Raises `NotFoundError`, and `StateError` for an archived version.
+        With `gate=True` the results that are kept of the prompt's cases (`Lab.test`, `promptab test`) decide: a case
+        that passed on what is live and fails on this version refuses the move, and so does one that was not tried.
+
+        Raises `NotFoundError`, `StateError` for an archived version, and `GateError`, which names the cases.
         """
         where = check_environment(environment)
         text, who = check_text("reason", reason), _check_actor(actor)
@@ -80,7 +84,10 @@ class Deploying(Managed):
                     f"{where} of {version.prompt_type}/{version.name} is now {_shown(live)}: somebody else moved it; "
                     f"look at its deployments and promote {version.version} again if it is still right"
                 )
-            return await self._point(tx, version, where, reason=text, actor=who, evidence=proof)
+            shown = proof
+            if gate:
+                shown = {**(proof or {}), "gate": await self._pass_gate(tx, version, live)}
+            return await self._point(tx, version, where, reason=text, actor=who, evidence=shown)
 
         return await store.write(work)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from promptab.content import Content, content_hash
-from promptab.errors import NotFoundError
+from promptab.errors import MissingExtraError, NotFoundError
 from promptab.models import (
     Deployment,
     ExperimentStatus,
@@ -68,7 +68,11 @@ async def diagnose(url: str | None = None) -> Diagnosis:
     """Look at the store of this URL. Raises `NotFoundError` where its file does not exist; makes none."""
     resolved = resolve_url(url)
     path = sqlite_path(resolved)
-    checks = [] if is_postgres(resolved) else [check_sqlite_version(sqlite3.sqlite_version)]
+    checks = [
+        await check_commits(resolved)
+        if is_postgres(resolved)
+        else check_sqlite_version(sqlite3.sqlite_version)
+    ]
     if path is not None:
         checks += await asyncio.to_thread(check_sqlite_file, path)
     if all(check.status != "failed" for check in checks):
@@ -82,6 +86,23 @@ async def diagnose(url: str | None = None) -> Diagnosis:
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
         checks=tuple(checks),
+    )
+
+
+async def check_commits(url: str) -> Check:
+    """Say where a PostgreSQL server keeps less than it acknowledges. Raises what opening the store would raise."""
+    try:
+        from promptab.stores.postgres_connecting import Server  # noqa: PLC0415 - its driver is an extra
+    except ImportError as error:
+        raise MissingExtraError("asyncpg", "postgres") from error
+    off = await Server(url).switched_off()
+    if not off:
+        return Check(name="commits", status="ok", detail="what the server acknowledges is on its disk")
+    return Check(
+        name="commits",
+        status="warning",
+        detail=f"{' and '.join(off)} off: what was acknowledged may be lost when the server or its machine goes "
+        "down; switch it on in postgresql.conf, or for the role or the URL that says otherwise",
     )
 
 

@@ -9,6 +9,7 @@
     │   ├── VariableError                   a variable is missing, unknown or of the wrong type
     │   └── PromptFileError                 a file in prompts/ that cannot be read; has a path and a line
     ├── StateError                          right arguments, wrong moment: an illegal transition, a protected version
+    │   ├── GateError                       cases do not let a version take the place of what is live; names them
     │   └── NeedsStoreError                 a call that does not wait would have to; await the one that does
     ├── StoreError                          the database
     │   ├── StoreUnavailableError           it cannot be reached, read or written now
@@ -99,6 +100,14 @@ class PromptFileError(InvalidInputError):
 
 class StateError(PromptabError):
     """The request is well formed, but not allowed in the present state."""
+
+
+class GateError(StateError):
+    """What is known of a prompt's cases does not let the version go live; `cases` are the names of those at fault."""
+
+    def __init__(self, message: str, *, cases: tuple[str, ...] = ()) -> None:
+        self.cases = cases
+        super().__init__(message)
 
 
 class NeedsStoreError(StateError):

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from promptab.access import OPEN_SECONDS, Access
 from promptab.analysing import Period
@@ -16,6 +16,7 @@ from promptab.choice import Choice
 from promptab.choosing import Chooser, Request
 from promptab.completing import Completing
 from promptab.content import check_prompt
+from promptab.deploying import check_environment
 from promptab.errors import NotFoundError, StateError, StoreUnavailableError
 from promptab.experiments import ABTestManager
 from promptab.fallback import Fallback, fallback_choice
@@ -27,6 +28,9 @@ from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store
 from promptab.stores.opening import open_until_the_loop_ends
 from promptab.versions import VersionManager
+
+if TYPE_CHECKING:
+    from promptab.trying import CaseReport, Trying
 
 
 class Lab(Completing):
@@ -145,6 +149,39 @@ class Lab(Completing):
         )
         await self.experiments.complete(result.experiment_id, winner=result.winner)
         return deployment
+
+    async def test(
+        self,
+        name: str,
+        prompt_type: str = "system",
+        version: str = "latest",
+        *,
+        against: str | None = "production",
+        **how: Unpack[Trying],
+    ) -> CaseReport:
+        """Try a version on the cases of its prompt, by `client=AsyncOpenAI()` or `AsyncAnthropic()`.
+
+        The cases are tried on what is live in `against` too (None: on nothing else), as far as their results there are
+        not kept, so that `promote(..., gate=True)` can compare. Nothing of it counts as a use of the version. `model`
+        and `max_tokens` go over the versions' own; `max_cost` is a limit in US dollars which is not exceeded: what did
+        not fit was not run, and the report says so. `allow_python` lets cases call functions that they name.
+
+        Raises `NotFoundError`, `StateError` for a prompt without cases, and `InvalidInputError` for what cannot be
+        asked.
+        """
+        from promptab.trying import Trial, try_cases  # noqa: PLC0415 - most programs try nothing
+
+        trial = Trial(**how)
+        kind, name = check_prompt(name, prompt_type)
+        found = await self.versions.get_version(name, kind, version)
+        if found is None:
+            raise NotFoundError("version", f"{kind}/{name}@{version}")
+        live = None
+        if against is not None:
+            live = await self.versions.get_version(name, kind, check_environment(against))
+        if live is not None and live.version_id == found.version_id:
+            live = None
+        return await try_cases(self, found, live, trial)
 
     async def replay(
         self,

@@ -76,16 +76,14 @@ def check_success(success: object) -> bool | None:
     raise InvalidInputError("success", success, "True, False or None")
 
 
-def check_optional(field: str, value: object, *, low: float, high: float = MAX_MEASURE) -> float | None:
+def check_measure(field: str, value: object, low: float = 0.0, high: float = MAX_MEASURE) -> float:
     # nearly every value is such a float, and passes by itself; NaN is in no range
-    if value is None or (type(value) is float and low <= value <= high):
+    if type(value) is float and low <= value <= high:
         return value
     return check_number(field, value, low=low, high=high)
 
 
-def check_tokens(tokens: TokensInput) -> Tokens | None:
-    if tokens is None:
-        return None
+def check_tokens(tokens: TokensInput) -> Tokens:
     if isinstance(tokens, int):
         return _total_tokens(check_count("tokens", tokens, high=MAX_TOKENS))
     if not isinstance(tokens, (Tokens, Mapping)):
@@ -113,9 +111,7 @@ def _total_tokens(total: int) -> Tokens:
     return Tokens.of_checked({**_NO_TOKENS, "total": total})
 
 
-def check_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    if metrics is None or metrics == {}:
-        return {}
+def check_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     given = check_mapping("metrics", metrics)
     if len(given) > MAX_METRICS_PER_EVENT:
         raise InvalidInputError(
@@ -158,12 +154,12 @@ def use_fields(
         "event_id": new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
         "kind": "use",
         "version_id": _known_version(version_id) if type(version_id) is str else _version(version_id),
-        "success": check_success(success),
-        "response_time": check_optional("response_time", response_time, low=0.0),
-        "tokens": check_tokens(tokens),
-        "user_rating": check_optional("user_rating", user_rating, low=1.0, high=5.0),
-        "cost": check_optional("cost", cost, low=0.0),
-        "metrics": check_metrics(metrics),
+        "success": success if success is True or success is False else check_success(success),
+        "response_time": None if response_time is None else check_measure("response_time", response_time),
+        "tokens": None if tokens is None else check_tokens(tokens),
+        "user_rating": None if user_rating is None else check_measure("user_rating", user_rating, 1.0, 5.0),
+        "cost": None if cost is None else check_measure("cost", cost),
+        "metrics": {} if metrics is None else check_metrics(metrics),
         "metadata": {} if metadata is None or metadata == {} else check_json_object("metadata", metadata),
         "experiment_id": None,
         "variant": None,

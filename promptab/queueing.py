@@ -35,7 +35,11 @@ class QueueSettings:
     delay_seconds: float = 0.005
     """How long an event that nobody awaits may wait for others to share its transaction: from 0 to 1."""
     patience_seconds: float = 10.0
-    """How long an awaited event, a flush and the closing wait for a store that is away: from 0 to 3600."""
+    """How long an awaited event, a flush and the closing wait for a store that is away: from 0 to 3600.
+
+    A store that does not answer counts as away; an awaited event waits up to a quarter longer for that, and no less
+    than a second.
+    """
 
     def __post_init__(self) -> None:
         check_count("queue.capacity", self.capacity, low=1, high=10_000_000)
@@ -66,7 +70,7 @@ class QueueStats:
     batches: int
     """The transactions that took."""
     dropped: int
-    """Events and exposures that found the queue full and were let go."""
+    """Events and exposures that were let go: they found the queue full, or closing could not write them."""
     refused: int
     """Events and exposures that the store would not take, such as an id that is there with other content."""
     away: str | None

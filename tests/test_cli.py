@@ -74,6 +74,9 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "snapshot",
                 "cost",
                 "doctor",
+                "export",
+                "import",
+                "test",
             ),
         ]
     )

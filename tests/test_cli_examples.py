@@ -26,6 +26,7 @@ ORDER = (
 ELSEWHERE = frozenset(
     {
         "demo",
+        "test",
         "sync",
         "copy",
         "import",
@@ -35,7 +36,7 @@ ELSEWHERE = frozenset(
         "experiment promote-winner",
     }
 )
-"""Commands whose examples need other files, or many recorded units, and are run by their own tests."""
+"""Commands whose examples need other files, a model, or many recorded units, and are run by their own tests."""
 
 
 def helps() -> dict[str, str]:
@@ -70,8 +71,13 @@ def test_every_help_has_an_example_of_its_own_command() -> None:
             assert words[: len(command.split())] == command.split()
 
 
-def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_every_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, database: str
+) -> None:
     shell = Shell(tmp_path, monkeypatch)
+    if database == "postgres":
+        monkeypatch.setenv("PROMPTAB_URL", request.getfixturevalue("postgres_url"))
     shell.make_greeting()
     found = helps()
     assert sorted(ORDER) == sorted(found)

@@ -233,3 +233,14 @@ async def test_copying_an_empty_store_copies_nothing(lab: Lab, target: Lab) -> N
 async def test_copying_a_store_into_itself_is_refused(lab: Lab) -> None:
     with pytest.raises(InvalidInputError, match="another store than the source"):
         await copy_versions(lab, lab)
+
+
+async def test_cases_come_along_where_the_target_has_none(lab: Lab, target: Lab) -> None:
+    await lab.versions.create_version("tone", "system", "Be kind.")
+    cases = await lab.versions.set_cases("tone", "system", [{"expect": {"contains": "kind"}}])
+    assert (await copied(lab, target))["tone"].notes == ()
+    assert await target.versions.get_cases("tone", "system") == cases
+    assert (await copied(lab, target))["tone"].notes == ()
+    await lab.versions.set_cases("tone", "system", [{}])
+    assert (await copied(lab, target))["tone"].notes == ("the target has other cases; they stay",)
+    assert await target.versions.get_cases("tone", "system") == cases

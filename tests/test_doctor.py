@@ -77,6 +77,22 @@ async def test_a_store_in_memory_is_looked_at_without_a_file() -> None:
     assert [check.name for check in diagnosis.checks] == [SOUND[0], *SOUND[5:]]
 
 
+@pytest.mark.parametrize("setting", ["on", "off"])
+async def test_a_server_that_acknowledges_what_is_not_on_its_disk_is_named(
+    postgres_url: str, setting: str
+) -> None:
+    joint = "&" if "?" in postgres_url else "?"
+    diagnosis = await diagnose(f"{postgres_url}{joint}synchronous_commit={setting}")
+    assert [check.name for check in diagnosis.checks] == ["commits", *SOUND[5:]]
+    commits = diagnosis.checks[0]
+    # the server of the tests may have others off, since nothing of it has to last
+    assert ("synchronous_commit" in commits.detail) == (setting == "off")
+    assert commits.status == (
+        "ok" if commits.detail == "what the server acknowledges is on its disk" else "warning"
+    )
+    assert diagnosis.sound
+
+
 async def test_a_file_that_is_not_there_is_not_made(path: Path) -> None:
     with pytest.raises(NotFoundError, match="promptab init"):
         await diagnose(f"sqlite:///{path}")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -36,8 +43,87 @@ def run_example(name: str, *arguments: str, **variables: str) -> subprocess.Comp
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {"quickstart.py", "replay.py", "rollback.py", "several_processes.py"}
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == tested
+    tested = {"quickstart.py", "replay.py", "rollback.py", "several_processes.py", *LOCAL, "fastapi_app.py"}
+    # what the others import is no example
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == tested | {"local_provider.py"}
+
+
+LOCAL = {
+    "chat_openai.py": ("openai", "2 calls of message/support_reply/1.0.0: $0.000"),
+    "chat_anthropic.py": ("anthropic", "success True, 150 tokens, cost $0.000"),
+    "rag_top_k.py": ("openai", "top_3 is 0.1"),
+    "models_ab.py": ("sklearn", "in production: support_vectors"),
+}
+"""Example -> the package that it needs, and what its last line begins with."""
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_an_example_runs_without_a_key(name: str) -> None:
+    package, last = LOCAL[name]
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    done = run_example(name, "--local", OPENAI_API_KEY="", ANTHROPIC_API_KEY="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith(last)
+    if name.startswith("chat"):
+        assert done.stdout.splitlines()[:2] == ["Your parcel is on its way. It comes on Friday."] * 2
+
+
+def test_the_web_service_answers_and_takes_feedback(tmp_path: Path) -> None:
+    for package in ("openai", "fastapi", "uvicorn"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    url = f"sqlite:///{tmp_path / 'web.db'}"
+    with serving("fastapi_app.py", "--local", PROMPTAB_URL=url, OPENAI_API_KEY="") as address:
+        status, reply = posted(address, "/reply", user="u42", question="Where is it?")
+        assert (status, reply["text"]) == (200, "It comes on Friday.")
+        assert posted(address, "/feedback", call_id=reply["call_id"], rating=5)[0] == 204
+        assert posted(address, "/feedback", call_id=str(uuid.uuid4()), rating=5)[0] == 404
+        assert posted(address, "/reply", user="u42")[0] == 422
+
+    async def look() -> list[tuple[str, float | None]]:
+        async with promptab.open(url) as lab:
+            version = await lab.versions.get_version("reply", "system", "production")
+            assert version is not None
+            events = await lab.metrics.get_events(version.version_id)
+            return sorted((event.kind, event.user_rating) for event in events)
+
+    assert asyncio.run(look()) == [("outcome", 5.0), ("use", None)]
+
+
+@contextmanager
+def serving(name: str, *arguments: str, **variables: str) -> Iterator[str]:
+    """Run an example that serves on a port of loopback until the block ends; yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / name), *arguments, "--port", str(port)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        # uvicorn says when it is ready; a process that fails ends its output
+        for line in process.stderr:
+            if address in line:
+                break
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
+
+
+def posted(address: str, path: str, **body: object) -> tuple[int, Any]:
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=60)
+    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, json.loads(content) if content else None
 
 
 def test_quickstart_promotes_and_rolls_back(tmp_path: Path) -> None:

@@ -301,6 +301,26 @@ async def test_a_caller_whose_patience_ends_is_told_and_the_event_is_written_all
     assert writer.rows == rows_of(event)
 
 
+async def test_nobody_waits_for_a_store_that_does_not_answer(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "SHORTEST_PATIENCE_SECONDS", 0.05)
+    queue = a_queue(writer.commit, patience_seconds=0.05, capacity=2)
+    writer.free.clear()
+    events = some_events(3)
+    taken, later, blocked = (queue.submit(event) for event in events)
+    async with asyncio.timeout(10):
+        for answer in (taken, later):
+            with pytest.raises(StoreUnavailableError, match=r"not stored yet after 0.05 s; it stays"):
+                await answer
+        with pytest.raises(StoreUnavailableError, match="the event was not taken"):
+            await blocked
+    writer.free.set()
+    await queue.flush()
+    assert writer.rows == rows_of(*events[:2])
+    await queue.submit(events[2])
+
+
 @pytest.mark.usefixtures("quick_retries")
 async def test_a_flush_of_a_store_that_is_away_ends_and_says_how_much_waits(
     writer: Writer, queue: GroupCommit
@@ -334,6 +354,58 @@ async def test_a_close_that_cannot_write_ends_and_reports_what_is_lost(
         with pytest.raises(StoreUnavailableError):
             await waiting
     assert "2 events could not be written" in caplog.text
+
+
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize("ends", ["refused", "written"])
+async def test_a_closed_queue_tries_nothing_any_more_whatever_becomes_of_the_attempt_under_way(
+    writer: Writer, ends: str
+) -> None:
+    queue = a_queue(writer.commit, patience_seconds=0.05)
+    writer.free.clear()
+    queue.offer(an_event())
+    with pytest.raises(StoreUnavailableError, match=r"1 events could not be written within 0\.05 s"):
+        await queue.close()
+    writer.away = StoreUnavailableError("the disk is gone") if ends == "refused" else None
+    writer.free.set()
+    await asyncio.sleep(0.05)
+    assert writer.offered == 1
+    assert (queue.stats().queued, queue.stats().dropped) == (0, 1)
+    await queue.flush(0.01)
+
+
+async def test_a_writer_that_is_cancelled_begins_again_for_those_who_go_on_waiting(
+    writer: Writer, queue: GroupCommit
+) -> None:
+    writer.free.clear()
+    before = asyncio.all_tasks()
+    waiting, queued = queue.submit(an_event()), asyncio.create_task(queue.flush())
+    await asyncio.sleep(0.001)
+    for task in asyncio.all_tasks() - before - {queued}:
+        task.cancel()
+    writer.free.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(waiting, queued)
+    assert len(writer.rows) == 1
+
+
+async def test_the_child_of_a_fork_in_the_same_loop_has_nothing_to_write(
+    writer: Writer, queue: GroupCommit
+) -> None:
+    queue.offer(an_event())
+    queue.after_fork_in_child()
+    await asyncio.sleep(0.02)
+    assert writer.offered == 0
+    writer.free.clear()
+    queue.offer(an_event())
+    await asyncio.sleep(0.02)
+    queue.after_fork_in_child()
+    writer.free.set()
+    own = an_event()
+    await queue.submit(own)
+    await asyncio.sleep(0.01)
+    assert writer.rows[-1:] == rows_of(own)
+    assert (queue.stats().queued, queue.stats().batches) == (0, 1)
 
 
 async def test_rows_that_nobody_awaits_share_a_batch_however_slowly_they_come(writer: Writer) -> None:

@@ -19,8 +19,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"policy"}),
     frozenset({"models"}),
     frozenset({"criteria", "semver", "allocation", "templates", "lifecycle", "measures", "queueing"}),
-    frozenset({"calls"}),
-    frozenset({"content", "diff", "experiment_rules", "live_experiment"}),
+    frozenset({"calls", "tracking"}),
+    frozenset({"cases", "content", "diff", "experiment_rules", "live_experiment"}),
     frozenset({"exclusion"}),
     frozenset({"analysis", "snapshot"}),
     frozenset({"decisions"}),
@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"formats", "managed", "resolving", "starting", "gathering", "totalling", "exposing", "snapshot_file"}
     ),
+    frozenset({"case_keeping"}),
     frozenset({"deploying", "assigning", "access"}),
     frozenset({"analysing", "placing"}),
     frozenset({"recording"}),
@@ -37,7 +38,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"choice"}),
     frozenset({"choosing"}),
     frozenset({"fallback"}),
-    frozenset({"completing"}),
+    frozenset({"completing", "trying"}),
     frozenset({"lab", "sync", "copying", "doctor", "report"}),
     frozenset({"demo"}),
     frozenset({"cli", "server", "testing", "integrations"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from promptab.cases import check_cases
 from promptab.errors import InvalidInputError
 from promptab.library import FileSystemPromptLibrary, PromptSource
 from promptab.library.json_text import json_text, parse_json
@@ -120,6 +122,26 @@ requests: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
 )
 
 
+some_texts = st.lists(texts | tricky, max_size=2).map(lambda found: [text for text in found if text])
+schema_of_answer = st.sampled_from([{}, {"type": "object"}, {"pattern": "^a+$"}])
+expectations = st.fixed_dictionaries(
+    {},
+    optional={
+        "contains": some_texts, "not_contains": some_texts, "starts_with": some_texts, "ends_with": some_texts,
+        "equals": texts | tricky, "ignore_case": st.booleans(),
+        "regex": some_texts.map(lambda found: [re.escape(text) for text in found]),
+        "json_schema": schema_of_answer, "python": st.just(["a.b:c"]),
+    },
+)  # fmt: skip
+cases = st.lists(
+    st.fixed_dictionaries({}, optional={
+        "variables": json_objects, "expect": expectations,
+        "messages": st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": lines | tricky}), max_size=2),
+    }),
+    max_size=3,
+).map(lambda found: check_cases("tests", found))  # fmt: skip
+
+
 @st.composite
 def sources(draw: st.DrawFn) -> PromptSource:
     """Any source that a file may declare."""
@@ -143,6 +165,7 @@ def sources(draw: st.DrawFn) -> PromptSource:
             json_objects | st.fixed_dictionaries({"description": json_values}).filter(_keys_are_plain)
         ),
         status=draw(st.none() | st.sampled_from(VersionStatus)),
+        tests=None if kind is PromptType.CONFIG else draw(st.none() | cases),
         tags=tuple(draw(st.lists(st.sampled_from(["staging", "a", "b:1"]), unique=True))),
         **texts_of,
         **draw(requests),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -254,3 +255,37 @@ def test_commands_work_on_a_url_with_a_password_and_never_show_it(
     diagnosis = shell.json("doctor")
     assert diagnosis["url"] == shown_location(postgres_url)
     assert {check["status"] for check in diagnosis["checks"]} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "kind", "said"),
+    [
+        (
+            "postgrsql://ada:hunter2@localhost/promptab",
+            5,
+            "invalid_input",
+            "not a URL of SQLite or PostgreSQL",
+        ),
+        ("postgresql://ada:hun/ter2@localhost/promptab", 5, "invalid_input", "%XX for special characters"),
+        (
+            "postgresql://ada:hunter2@127.0.0.1:1/promptab",
+            7,
+            "store_unavailable",
+            "check that the server is there",
+        ),
+        ("postgresql://ada:hunter2@nowhere.invalid/promptab", 7, "store_unavailable", "nowhere.invalid"),
+    ],
+    ids=["misspelled", "not escaped", "away", "no such host"],
+)
+def test_commands_say_what_is_wrong_with_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, code: int, kind: str, said: str
+) -> None:
+    shell = Shell(tmp_path, monkeypatch)
+    monkeypatch.setenv("PROMPTAB_URL", url)
+    for words in (("list",), ("record", "-", "--success"), ("doctor",)):
+        answer = shell.run(*words)
+        assert answer.code == code, answer
+        assert said in answer.err
+        assert "ter2" not in answer.out + answer.err
+        assert "Traceback" not in answer.err
+    assert json.loads(shell.run("list", "--json").err)["error"]["kind"] == kind

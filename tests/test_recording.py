@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import logging
 import os
 import sqlite3
 import sys
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,8 +25,6 @@ from promptab import (
     NeedsStoreError,
     NotFoundError,
     PromptVariant,
-    QueueSettings,
-    StoreUnavailableError,
     Tokens,
 )
 from promptab.event_ids import new_event_id
@@ -40,7 +35,6 @@ from tests.contract.records import an_event
 
 V1 = "11111111-1111-4111-8111-111111111111"
 V2 = "22222222-2222-4222-8222-222222222222"
-LONG_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -242,66 +236,6 @@ async def test_a_flush_takes_a_limit_in_seconds(lab: Lab) -> None:
         await lab.metrics.flush(-1)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the file's write lock, as another process in the middle of a long write does."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            connection.execute("ROLLBACK")
-
-
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.01)
-    return tmp_path / "store.db"
-
-
-async def test_events_wait_while_the_file_is_locked_and_are_written_afterwards(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with promptab.open(f"sqlite:///{path}") as lab:
-        await lab.metrics.record_event(V1)
-        with locked(path):
-            waiting = [asyncio.ensure_future(lab.metrics.record_event(V1)) for _ in range(20)]
-            lab.metrics.record_nowait(V1)
-            await asyncio.sleep(0.3)
-            assert not any(task.done() for task in waiting)
-            assert "database is locked" in str(lab.metrics.stats().away)
-            assert lab.metrics.stats().queued == 21
-        async with asyncio.timeout(LONG_SECONDS):
-            await asyncio.gather(*waiting)
-            await lab.metrics.flush()
-        assert lab.metrics.stats().away is None
-        assert (await lab.metrics.get_metrics(V1)).total_events == 22
-    levels = [record.levelno for record in caplog.records if record.name == "promptab"]
-    assert levels == [logging.WARNING, logging.WARNING], "one for its going, one for its coming back"
-
-
-async def test_closing_a_store_that_stays_away_ends_and_says_what_is_lost(path: Path) -> None:
-    lab = await promptab.open(f"sqlite:///{path}", queue=QueueSettings(patience_seconds=0.2))
-    with locked(path):
-        lab.metrics.record_nowait(V1)
-        async with asyncio.timeout(LONG_SECONDS):
-            with pytest.raises(StoreUnavailableError, match=r"1 events could not be written within 0\.2 s"):
-                await lab.close()
-    with pytest.raises(StoreUnavailableError, match="closed"):
-        await lab.metrics.record_event(V1)
-
-
-async def test_an_event_that_a_caller_gave_up_on_is_written_when_the_file_is_free(path: Path) -> None:
-    settings = QueueSettings(patience_seconds=0.1)
-    async with promptab.open(f"sqlite:///{path}", queue=settings) as lab:
-        event_id = str(uuid.uuid4())
-        with locked(path), pytest.raises(StoreUnavailableError, match="only with the same event_id"):
-            await lab.metrics.record_event(V1, event_id=event_id)
-        await lab.metrics.flush(LONG_SECONDS)
-        again = await lab.metrics.record_event(V1, event_id=event_id)
-        assert [event.event_id for event in await lab.metrics.get_events(V1)] == [again.event_id]
-
-
 @pytest.mark.parametrize(("durability", "synchronous"), [("normal", 1), ("full", 2)])
 async def test_durability_is_what_both_connections_of_a_file_write_with(
     tmp_path: Path, durability: Any, synchronous: int
@@ -317,6 +251,18 @@ async def test_durability_is_what_both_connections_of_a_file_write_with(
         writer.close()
 
 
+async def test_events_have_one_index_on_their_id_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with promptab.open(f"sqlite:///{path}"):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        [(name, unique)] = connection.execute(
+            "SELECT name, \"unique\" FROM pragma_index_list('promptab_events')"
+        )
+        columns = connection.execute("SELECT name FROM pragma_index_info(?)", [name]).fetchall()
+    assert (columns, unique) == ([("event_id",)], 1)
+
+
 async def test_a_durability_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="durability: 'some' is not one of normal, full"):
         await promptab.open("sqlite:///:memory:", durability="some")  # type: ignore[arg-type]
@@ -329,24 +275,6 @@ async def test_ids_go_up_with_time_and_are_version_7(clock: SettableClock, metri
     assert (first.version, first.variant) == (7, uuid.RFC_4122)
     assert first < second
     assert first.int >> 80 == int(clock.now.timestamp() * 1000) - 1
-
-
-async def test_a_version_is_created_as_soon_as_another_writer_is_done(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    async with promptab.open(f"sqlite:///{path}") as lab:
-        with locked(path):
-            creating = asyncio.ensure_future(lab.versions.create_version("tone", "system", "Be kind."))
-            await asyncio.sleep(0.3)
-            assert not creating.done()
-        async with asyncio.timeout(LONG_SECONDS):
-            assert (await creating).version == "1.0.0"
-
-
-async def test_a_version_is_not_created_while_another_writer_goes_on(path: Path) -> None:
-    async with promptab.open(f"sqlite:///{path}") as lab:
-        with locked(path), pytest.raises(StoreUnavailableError, match="database is locked"):
-            await lab.versions.create_version("tone", "system", "Be kind.")
-        assert (await lab.versions.create_version("tone", "system", "Be kind.")).version == "1.0.0"
 
 
 def test_ids_of_one_moment_are_all_different_and_go_up_until_the_counter_runs_out() -> None:

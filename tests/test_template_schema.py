@@ -254,3 +254,28 @@ def test_everyday_patterns_are_checked(pattern: str, good: str, bad: str) -> Non
     assert render(schema, {"v": good}) == "x"
     with pytest.raises(VariableError, match="a text that matches"):
         render(schema, {"v": bad})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("a?" * 40 + "a" * 40 + "b", "a" * 40),
+        ("(?:a|[a])" * 40 + "b", "a" * 40),
+        ("(?:a|[ab]|[abc])" * 20 + "!", "a" * 20),
+        ("x*" * 12 + "y", "x" * 400),
+    ],
+    ids=["optional", "alternatives", "three_ways", "repeats"],
+)
+def test_a_pattern_with_too_many_ways_to_match_is_stopped_before_it_is_tried(pattern: str, text: str) -> None:
+    schema = {"properties": {"a": {"type": "string", "pattern": pattern}}}
+    with pytest.raises(TemplateLimitError, match="more than 200000 steps"):
+        render(check_schema(schema), {"a": text}, "{{ a }}")
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^(mon|tue|wed|thu|fri|sat|sun)$", r"^[a?*+|()]?\?\*$", r"colou?r|gr[ae]y"]
+)
+def test_an_ordinary_pattern_is_tried(pattern: str) -> None:
+    schema = check_schema({"properties": {"a": {"type": "string", "pattern": pattern}}})
+    with pytest.raises(VariableError):
+        render(schema, {"a": "x" * 60}, "{{ a }}")

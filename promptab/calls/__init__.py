@@ -10,7 +10,9 @@ from promptab.calls.failures import Failure, FailureKind
 from promptab.calls.finished import CallObserver, FinishedCall, Status, Subject
 from promptab.calls.log import CallLog, CallStats
 from promptab.calls.pricing import Price, PriceBook
+from promptab.calls.request import Request
 from promptab.calls.stream import ObservedStream
+from promptab.calls.tracing import CallSpan, CallTracer
 from promptab.calls.usage import Usage
 
 __all__ = [
@@ -18,13 +20,16 @@ __all__ = [
     "Call",
     "CallLog",
     "CallObserver",
+    "CallSpan",
     "CallStats",
+    "CallTracer",
     "Failure",
     "FailureKind",
     "FinishedCall",
     "ObservedStream",
     "Price",
     "PriceBook",
+    "Request",
     "Status",
     "Subject",
     "Usage",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import AsyncIterable, Callable, Mapping
-from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, overload
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
 
 from promptab.calls.answer import Answer, Api
 from promptab.calls.apis import api_of
@@ -14,25 +15,13 @@ from promptab.calls.failures import Failure, attempts_by_header, attempts_of, fa
 from promptab.calls.finished import FinishedCall, Status, Subject
 from promptab.calls.log import CallLog
 from promptab.calls.pricing import Asked
+from promptab.calls.request import UNKNOWN_REQUEST, Request
 from promptab.calls.stream import ObservedStream
 from promptab.checks import check_count, check_json_object
 from promptab.errors import StateError
 from promptab.event_ids import new_event_id
 
 T = TypeVar("T")
-
-
-class Request(NamedTuple):
-    """What is known of a request before it is sent; of a call that somebody else makes, nothing."""
-
-    api: Api | None = None
-    url: str | None = None
-    model: str | None = None
-    parameters: Mapping[str, Any] = MappingProxyType({})
-    streamed: bool = False
-
-
-UNKNOWN_REQUEST = Request()
 
 
 class Call:
@@ -69,6 +58,7 @@ class Call:
         self._stream: ObservedStream[Any] | None = None
         self._failure: Failure | None = None
         self._finished: FinishedCall | None = None
+        self._span = log.span(subject)
 
     @property
     def call_id(self) -> str:
@@ -89,10 +79,16 @@ class Call:
         subject = self._subject.fallback
         return Call(self._log, subject, metadata=self._metadata, ticks=self._ticks)
 
-    def sends(self, request: Request) -> None:
-        """Say what is sent; the time of the call counts from here."""
+    @contextmanager
+    def sending(self, request: Request) -> Iterator[None]:
+        """Send this within; the time of the call counts from here."""
         self._request, self._api = request, request.api
+        self._span.enter(request)
         self._began = self._ticks()
+        try:
+            yield
+        finally:
+            self._span.leave()
 
     @overload
     def observe(self, response: AsyncIterable[T], *, attempts: int | None = None) -> ObservedStream[T]: ...
@@ -144,6 +140,7 @@ class Call:
                 self._answer = self._stream.answer
             status = self._status()
             self._finished = self._summary(status, self._answer or Answer())
+            self._span.end(self._request, self._finished)
             self._log.add(self._finished, self._context)
         return self._finished
 
@@ -154,11 +151,14 @@ class Call:
 
     async def __aenter__(self) -> Self:
         await self.begin()
+        # what is sent in the block, and by whom, is the caller's affair
+        self._span.enter(self._request)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._span.leave()
         if self._stream is not None:
             if self._finished is None:
                 await self._stream.close()

@@ -36,6 +36,7 @@ class Subject(NamedTuple):
     version: str | None = None
     content_hash: str | None = None
     experiment_id: str | None = None
+    experiment_name: str | None = None
     variant: str | None = None
     unit: str | None = None
     stands_in_for: str | None = None
@@ -107,6 +108,7 @@ class FinishedCall:
         answer, failure = self.answer, self.failure
         facts: dict[str, Any] = {
             "prompt": self.subject.label,
+            "experiment": self.subject.experiment_name,
             "status": self.status,
             "vendor": self.vendor,
             "api": self.api,

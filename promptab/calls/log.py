@@ -11,8 +11,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from promptab.calls.finished import CallObserver, FinishedCall
+from promptab.calls.finished import CallObserver, FinishedCall, Subject
 from promptab.calls.pricing import PriceBook
+from promptab.calls.tracing import UNTRACED, CallTracer, TracedCall, UntracedCall
 from promptab.errors import NeedsStoreError
 from promptab.models import MetricEvent
 
@@ -38,19 +39,21 @@ class CallStats(NamedTuple):
     not_recorded: int
     """Events that did not get into the queue; each is in the log with its reason."""
     observer_errors: int
+    """Raised by observers or by the tracer."""
 
 
 class CallLog:
     """Takes finished calls without making their callers wait, and loses none silently.
 
-    `observers` are told of each call; `prices` may be replaced. An event is in the queue a turn of the event loop
-    after the call returns, and in the store a few milliseconds later, or when that is back. Closing the lab waits for
-    that.
+    `observers` are told of each call, `tracer` opens a span for each; `prices` may be replaced. An event is in the
+    queue a turn of the event loop after the call returns, and in the store a few milliseconds later, or when that is
+    back. Closing the lab waits for that.
     """
 
     def __init__(self, recorder: Recorder, clock: Callable[[], datetime]) -> None:
         self.clock = clock
         self.observers: list[CallObserver] = []
+        self.tracer: CallTracer | None = None
         self._recorder = recorder
         self._prices: PriceBook | None = None
         self._unsent: list[FinishedCall] = []
@@ -88,6 +91,10 @@ class CallLog:
             # the callbacks that count them run in the next turn of the loop
             await asyncio.sleep(0)
 
+    def span(self, subject: Subject) -> TracedCall | UntracedCall:
+        """Return the span of a call that is about to begin."""
+        return UNTRACED if self.tracer is None else TracedCall(self.tracer, subject, self._watcher_failed)
+
     def add(self, call: FinishedCall, context: Context) -> None:
         """Record the call, and tell the observers in the context that it began in. Never raises for either."""
         self._finished += 1
@@ -105,9 +112,12 @@ class CallLog:
         for observer in self.observers:
             try:
                 what(observer)
-            except Exception:  # anything: an observer is no part of the call
-                self._observer_errors += 1
-                logger.exception("an observer of calls failed: %s", type(observer).__name__)
+            except Exception as error:  # noqa: BLE001 - anything: an observer is no part of the call
+                self._watcher_failed(observer, error)
+
+    def _watcher_failed(self, watcher: object, error: Exception) -> None:
+        self._observer_errors += 1
+        logger.error("an observer of calls failed: %s", type(watcher).__name__, exc_info=error)
 
     def _send(self) -> None:
         """Put events into the queue; one whose unit has to be looked up first goes there when that is done."""

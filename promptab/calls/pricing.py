@@ -66,8 +66,8 @@ class Price(NamedTuple):
 class Asked(NamedTuple):
     """Which price is asked for."""
 
-    vendor: str
-    """The client's: `openai` or `anthropic`."""
+    vendor: str | None
+    """The client's: `openai` or `anthropic`; None where the model's name has to tell."""
     url: str | None
     """Where the client sends its requests, which may be somebody who sells the same models."""
     model: str
@@ -114,6 +114,11 @@ class PriceBook:
         if not self._loading.done():
             await asyncio.shield(self._loading)
 
+    @staticmethod
+    def load() -> None:
+        """As `ready`, in a thread that can wait."""
+        _load()
+
     def cost(self, asked: Asked | None, usage: Usage, at: datetime) -> float | None:
         """Return US dollars at the prices of that time; None where price or counts are not known."""
         if asked is None:
@@ -141,7 +146,7 @@ class PriceBook:
                 "no price is known for model %r of %s, so the cost of its calls is unknown; give one in the file that "
                 "%s names, or as lab.calls.prices",
                 asked.model,
-                asked.vendor,
+                asked.vendor or "any provider",
                 PRICES_VARIABLE,
             )
 
@@ -200,9 +205,8 @@ def _bundled_price(asked: Asked, at: datetime) -> _Tiers | None:
     except ImportError:
         return None
     terms = dict(asked.terms)
-    for where in ({"provider_api_url": asked.url}, {"provider_id": asked.vendor}):
-        if None in where.values():
-            continue
+    known = {"provider_api_url": asked.url, "provider_id": asked.vendor}
+    for where in [{name: value} for name, value in known.items() if value is not None] or [{}]:
         try:
             found: Any = calc_price(
                 Counts(input_tokens=1),

@@ -27,6 +27,9 @@ class Promptab(LazyGroup):
         "new": Entry("promptab.cli.new:new", "Create a version.", _VERSIONS),
         "tag": Entry("promptab.cli.tag:tag", "Put a tag on a version, or take it off.", _VERSIONS),
         "render": Entry("promptab.cli.render:render", "Print the text that a prompt gives.", _VERSIONS),
+        "test": Entry(
+            "promptab.cli.trying:try_version", "Try a version on the cases of its prompt.", _VERSIONS
+        ),
         "promote": Entry("promptab.cli.deploying:promote", "Make a version live.", _LIVE),
         "rollback": Entry("promptab.cli.deploying:rollback", "Go back to what was live before.", _LIVE),
         "deployments": Entry("promptab.cli.deploying:deployments", "Show what was live when.", _LIVE),

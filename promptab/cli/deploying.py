@@ -19,7 +19,7 @@ from promptab.cli.options import (
     TypeOption,
     UrlOption,
 )
-from promptab.cli.output import emit, run, table
+from promptab.cli.output import emit, run, table, visible
 from promptab.cli.references import Prompt, find_exactly, find_prompt, parse_prompt, parse_reference
 from promptab.cli.wording import moment
 from promptab.deploying import UNSET
@@ -44,12 +44,21 @@ def promote(
             show_default=False,
         ),
     ] = None,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate",
+            help="Only if no case that passed on what is live fails on this version; otherwise exit code 8.",
+        ),
+    ] = False,
     prompt_type: TypeOption = None,
     actor: ActorOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a version live in an environment. Doing it again changes nothing.
+
+    --gate goes by the results that `promptab test` has kept, and refuses what was not tried.
 
     $ promptab promote system/greeting@1.0.0 --reason "reviewed by the support team"
     $ promptab promote system/greeting@latest --environment staging
@@ -63,10 +72,11 @@ def promote(
             reason=reason,
             expected=UNSET if expected is None else None if expected == "none" else expected,
             actor=actor_or_user(actor),
+            gate=gate,
         )
 
     move = run(work, url=url)
-    emit(move, as_json=as_json, human=lambda to: to.print(_live_now(move)))
+    emit(move, as_json=as_json, human=lambda to: _print_promotion(to, move))
 
 
 def rollback(
@@ -166,6 +176,14 @@ def deployments(
         return
     found, moves = run(history, url=url)
     emit(moves, as_json=as_json, human=lambda to: _print_history(to, found, moves))
+
+
+def _print_promotion(to: Console, move: Deployment) -> None:
+    to.print(_live_now(move))
+    gate = (move.evidence or {}).get("gate") or {}
+    if gate.get("failed"):
+        failed = ", ".join(gate["failed"])
+        to.print(visible(f"these cases fail on it, as none of them passed before: {failed}"), soft_wrap=True)
 
 
 def _live_now(move: Deployment) -> str:

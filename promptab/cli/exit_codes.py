@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from promptab.errors import (
     ConflictError,
+    GateError,
     InvalidInputError,
     MissingExtraError,
     NotFoundError,
@@ -29,7 +30,7 @@ class ExitCode(IntEnum):
     WRONG_STATE = 6
     STORE = 7
     CHECK_FAILED = 8
-    """The command ran, and what it checks is not in order (`sync check`, `doctor`)."""
+    """The command ran, and what it checks is not in order (`sync check`, `doctor`, `test`)."""
 
 
 class Kind(NamedTuple):
@@ -41,6 +42,7 @@ KINDS: dict[type[Exception], Kind] = {
     NotFoundError: Kind("not_found", ExitCode.NOT_FOUND),
     ConflictError: Kind("conflict", ExitCode.CONFLICT),
     InvalidInputError: Kind("invalid_input", ExitCode.INVALID_INPUT),
+    GateError: Kind("gate", ExitCode.CHECK_FAILED),
     StateError: Kind("wrong_state", ExitCode.WRONG_STATE),
     StoreUnavailableError: Kind("store_unavailable", ExitCode.STORE),
     StoreVersionError: Kind("store_version", ExitCode.STORE),

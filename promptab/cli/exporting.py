@@ -56,7 +56,10 @@ def export(
         version = await find_version(lab, parse_reference(reference, prompt_type))
 
         async def included(tx: Transaction) -> Exported:
-            return write_foreign(whole_source(version, await tx.versions.with_includes(version)), wanted)
+            cases = await tx.cases.of(version.prompt_type, version.name)
+            return write_foreign(
+                whole_source(version, await tx.versions.with_includes(version), cases), wanted
+            )
 
         return version.label, await lab.store.read(included)
 

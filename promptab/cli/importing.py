@@ -91,6 +91,8 @@ async def _make(lab: Lab, imported: Imported, actor: str | None) -> _Made:
         bump="auto",
         if_changed=True,
     )
+    if source.tests is not None:
+        await lab.versions.set_cases(source.name, source.prompt_type, source.tests)
     return _Made(version.version, before is None or before.version_id != version.version_id)
 
 

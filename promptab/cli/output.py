@@ -17,7 +17,7 @@ import typer
 
 import promptab
 from promptab.cli.exit_codes import kind_of
-from promptab.errors import InvalidInputError, NotFoundError, PromptabError
+from promptab.errors import GateError, InvalidInputError, NotFoundError, PromptabError
 from promptab.lab import Lab
 from promptab.versions import UnderstatedVersionWarning
 
@@ -154,5 +154,7 @@ def _details(error: Exception) -> dict[str, Any]:
             return {"what": error.kind, "key": error.key}
         case InvalidInputError():
             return {"field": error.field, "value": error.value, "bound": error.bound, "remedy": error.remedy}
+        case GateError():
+            return {"cases": error.cases}
         case _:
             return {}

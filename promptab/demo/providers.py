@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from promptab.calls.opening import check_provider, open_client
 from promptab.demo.answering import Case, Reply
-from promptab.errors import InvalidInputError, MissingExtraError, PromptabError
+from promptab.errors import PromptabError
 from promptab.models import Tokens
 
 if TYPE_CHECKING:
@@ -35,15 +35,7 @@ Ask = Callable[[str, str], Awaitable[Answer]]
 """Takes the prompt and the customer's question."""
 
 
-class Provider(NamedTuple):
-    key_variable: str
-    default_model: str
-
-
-PROVIDERS: Mapping[str, Provider] = {
-    "openai": Provider("OPENAI_API_KEY", "gpt-4.1-mini"),
-    "anthropic": Provider("ANTHROPIC_API_KEY", "claude-haiku-4-5"),
-}
+DEFAULT_MODELS: Mapping[str, str] = {"openai": "gpt-4.1-mini", "anthropic": "claude-haiku-4-5"}
 
 
 class ProvidedModel:
@@ -72,66 +64,48 @@ async def open_provider(provider: str, model: str | None) -> AsyncIterator[Provi
     Raises `InvalidInputError` for an unknown provider or where the key is not set, and `MissingExtraError`.
     Calls raise `ProviderError`.
     """
-    known = PROVIDERS.get(provider)
-    if known is None:
-        raise InvalidInputError("provider", provider, f"one of {', '.join(PROVIDERS)}")
-    if not os.environ.get(known.key_variable):
-        raise InvalidInputError(
-            known.key_variable, "", "set", f"export your key of {provider} in this environment variable"
-        )
-    chosen = model or known.default_model
-    opened = _openai if provider == "openai" else _anthropic
-    async with opened(chosen) as ask:
-        yield ProvidedModel(f"{chosen} of {provider}", ask)
+    check_provider(provider)
+    chosen = model or DEFAULT_MODELS[provider]
+    asking = _openai if provider == "openai" else _anthropic
+    async with open_client(provider) as client:
+        yield ProvidedModel(f"{chosen} of {provider}", asking(client, chosen))
 
 
-@asynccontextmanager
-async def _openai(model: str) -> AsyncIterator[Ask]:
-    try:
-        import openai  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("openai", "openai") from None
+def _openai(client: openai.AsyncOpenAI, model: str) -> Ask:
+    from openai import OpenAIError  # noqa: PLC0415 - an extra
 
-    async with openai.AsyncOpenAI() as client:
+    async def ask(prompt: str, question: str) -> Answer:
+        try:
+            completion = await client.chat.completions.create(
+                model=model,
+                messages=[{"role": "system", "content": prompt}, {"role": "user", "content": question}],
+                max_completion_tokens=_MAX_TOKENS,
+            )
+        except OpenAIError as error:
+            raise ProviderError(f"openai: {error}") from error
+        text = completion.choices[0].message.content if completion.choices else None
+        return Answer(text or "", openai_tokens(completion.usage))
 
-        async def ask(prompt: str, question: str) -> Answer:
-            try:
-                completion = await client.chat.completions.create(
-                    model=model,
-                    messages=[{"role": "system", "content": prompt}, {"role": "user", "content": question}],
-                    max_completion_tokens=_MAX_TOKENS,
-                )
-            except openai.OpenAIError as error:
-                raise ProviderError(f"openai: {error}") from error
-            text = completion.choices[0].message.content if completion.choices else None
-            return Answer(text or "", openai_tokens(completion.usage))
-
-        yield ask
+    return ask
 
 
-@asynccontextmanager
-async def _anthropic(model: str) -> AsyncIterator[Ask]:
-    try:
-        import anthropic  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("anthropic", "anthropic") from None
+def _anthropic(client: anthropic.AsyncAnthropic, model: str) -> Ask:
+    from anthropic import AnthropicError  # noqa: PLC0415 - an extra
 
-    async with anthropic.AsyncAnthropic() as client:
+    async def ask(prompt: str, question: str) -> Answer:
+        try:
+            message = await client.messages.create(
+                model=model,
+                system=prompt,
+                messages=[{"role": "user", "content": question}],
+                max_tokens=_MAX_TOKENS,
+            )
+        except AnthropicError as error:
+            raise ProviderError(f"anthropic: {error}") from error
+        text = "".join(block.text for block in message.content if block.type == "text")
+        return Answer(text, anthropic_tokens(message.usage))
 
-        async def ask(prompt: str, question: str) -> Answer:
-            try:
-                message = await client.messages.create(
-                    model=model,
-                    system=prompt,
-                    messages=[{"role": "user", "content": question}],
-                    max_tokens=_MAX_TOKENS,
-                )
-            except anthropic.AnthropicError as error:
-                raise ProviderError(f"anthropic: {error}") from error
-            text = "".join(block.text for block in message.content if block.type == "text")
-            return Answer(text, anthropic_tokens(message.usage))
-
-        yield ask
+    return ask
 
 
 def openai_tokens(usage: openai.types.CompletionUsage | None) -> Tokens:

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptab.errors import InvalidInputError, PromptFileError, TemplateError
 from promptab.formats.dataknobs_template import of_jinja, to_jinja
-from promptab.formats.declaring import described, filled, kept_for, messages_of, plain_metadata
+from promptab.formats.declaring import described, filled, kept_for, lose_cases, messages_of, plain_metadata
 from promptab.formats.drafting import Part, drafted, drafted_config, left_over
 from promptab.formats.exchange import Exported, Format, Imported, Wish
 from promptab.formats.foreign import ForeignFile, ForeignKeys
@@ -85,6 +85,7 @@ def write(source: PromptSource) -> Exported:
         bound = "a prompt with a text, or a configuration with adapter_name and query"
         raise InvalidInputError("prompt", source.label, f"{bound}, which is all that dataknobs has")
     lost = [f"config.{key}: dataknobs has no place for it" for key in sorted(source.config)]
+    lose_cases(source, lost, "dataknobs")
     metadata = plain_metadata(source, Format.DATAKNOBS)
     if (description := described(source)) is not None:
         metadata = {"description": description, **metadata}

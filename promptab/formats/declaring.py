@@ -58,6 +58,11 @@ def config_parts(source: PromptSource, lost: list[str], language: str) -> Config
     )
 
 
+def lose_cases(source: PromptSource, lost: list[str], language: str) -> None:
+    if source.tests:
+        lost.append(f"tests: {language} has no place for cases")
+
+
 def described(source: PromptSource) -> str | None:
     description = source.metadata.get("description")
     return description if isinstance(description, str) else None

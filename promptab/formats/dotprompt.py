@@ -15,6 +15,7 @@ from promptab.formats.declaring import (
     described,
     filled,
     kept_for,
+    lose_cases,
     messages_of,
     plain_metadata,
     refuse_config,
@@ -91,6 +92,7 @@ def write(source: PromptSource) -> Exported:
     refuse_config(source, "Dotprompt")
     lost: list[str] = []
     config = config_parts(source, lost, "Dotprompt")
+    lose_cases(source, lost, "Dotprompt")
     kept = kept_for(source, Format.DOTPROMPT)
     body = joined(_pieces(source, kept.pop("history", None), lost))
     front = {

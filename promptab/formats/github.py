@@ -6,7 +6,7 @@ https://docs.github.com/en/github-models/use-github-models/storing-prompts-in-gi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from promptab.errors import InvalidInputError, PromptFileError
@@ -22,8 +22,9 @@ from promptab.formats.declaring import (
 from promptab.formats.drafting import Part, drafted, left_over, title_of
 from promptab.formats.exchange import Exported, Format, Imported, Wish
 from promptab.formats.foreign import ForeignFile, ForeignKeys
+from promptab.formats.github_cases import read_cases, write_cases
 from promptab.formats.parameters import our_parameters, their_parameters
-from promptab.formats.placeholders import braces_to_jinja, jinja_to_braces
+from promptab.formats.placeholders import BRACES, braces_to_jinja, jinja_to_braces
 from promptab.library import PromptSource
 from promptab.library.json_text import parse_json
 from promptab.library.located import JsonPath
@@ -35,7 +36,9 @@ _KNOWN = frozenset({
 _PLACES: dict[JsonPath, JsonPath] = {
     ("description",): ("description",), ("model",): ("model",), ("modelParameters",): ("config",),
     ("responseFormat",): ("output",), ("jsonSchema",): ("output",), ("messages",): ("messages",),
+    ("testData",): ("tests",),
 }  # fmt: skip
+_TESTING = frozenset({"testData", "evaluators"})
 _FORMATS = {"json_object": "json", "json_schema": "json", "text": "text"}
 _LANGUAGE = "GitHub's format"
 _ROLES = ("system", "developer", "user", "assistant")
@@ -50,20 +53,24 @@ def read(file: ForeignFile, wish: Wish) -> Imported:
     keys = file.keys
     schema = _named_schema(keys)
     others = keys.others(_KNOWN)
+    messages = keys.list("messages")
+    parts = [_part(keys, index, message) for index, message in enumerate(messages)]
+    cases = read_cases(keys, _placeholders(message["content"] for message in messages))
     kept = {
         "name": title_of(file),
         "jsonSchema": {key: value for key, value in schema.items() if key != "schema"},
         **others,
     }
-    notes = [f"{', '.join(sorted(others))}: kept in the metadata"] if others else []
+    unknown = sorted(others.keys() - _TESTING)
+    notes = [*([f"{', '.join(unknown)}: kept in the metadata"] if unknown else []), *cases.notes]
     declared = {
         "description": keys.text("description"),
         "model": keys.text("model"),
         "config": our_parameters(keys.object("modelParameters")) or None,
         "output": _output(keys, schema) or None,
         "metadata": left_over(Format.GITHUB, kept, {}),
+        "tests": cases.documents or None,
     }
-    parts = [_part(keys, index, message) for index, message in enumerate(keys.list("messages"))]
     return Imported(file.path, Format.GITHUB, drafted(file, wish, parts, declared, _PLACES), tuple(notes))
 
 
@@ -87,6 +94,9 @@ def write(source: PromptSource) -> Exported:
         for what, value in (("validation", source.validation), ("defaults", source.defaults))
         if value
     ]
+    names = _placeholders(message["content"] for message in messages)
+    cases = write_cases(source.tests, {key: kept.pop(key, None) for key in _TESTING}, names)
+    lost += cases.lost
     metadata = plain_metadata(source, Format.GITHUB)
     lost += [f"metadata.{key}: {_LANGUAGE} has no place for it" for key in metadata]
     document = {
@@ -97,9 +107,15 @@ def write(source: PromptSource) -> Exported:
         "responseFormat": _response_format(config.output, lost),
         "jsonSchema": _json_schema(config.output_schema, named, source.name),
         "messages": messages,
+        "testData": cases.test_data,
+        "evaluators": cases.evaluators,
         **kept,
     }
     return Exported(f"{source.name}.prompt.yml", yaml_text(filled(document)), tuple(lost))
+
+
+def _placeholders(contents: Iterable[str]) -> frozenset[str]:
+    return frozenset(found["name"] for content in contents for found in BRACES.finditer(content))
 
 
 def _part(keys: ForeignKeys, index: int, message: object) -> Part:

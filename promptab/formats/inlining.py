@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import nodes
 
+from promptab.cases import Case
 from promptab.formats.jinja_tree import check_size
 from promptab.formats.jinja_trimming import Token, settled
 from promptab.library import PromptSource
@@ -17,8 +18,12 @@ from promptab.templates.syntax import parse
 _ASSIGNING = (nodes.Assign, nodes.AssignBlock, nodes.Macro)
 
 
-def whole_source(version: PromptVersion, versions: Mapping[str, PromptVersion]) -> PromptSource:
-    """Return what a version declares, without includes. `versions` holds what it includes, by id.
+def whole_source(
+    version: PromptVersion, versions: Mapping[str, PromptVersion], cases: tuple[Case, ...] = ()
+) -> PromptSource:
+    """Return what a version declares, without includes, and the cases of its prompt.
+
+    `versions` holds what it includes, by id.
 
     Number, status and tags stay behind: they are the store's. Raises `TemplateLimitError` where a text becomes larger
     than a template may be.
@@ -36,6 +41,7 @@ def whole_source(version: PromptVersion, versions: Mapping[str, PromptVersion]) 
         validation=version.validation,
         config=version.config,
         metadata=version.metadata,
+        tests=cases or None,
     )
 
 

@@ -13,6 +13,7 @@ from promptab.formats.declaring import (
     described,
     filled,
     kept_for,
+    lose_cases,
     messages_of,
     plain_metadata,
     refuse_config,
@@ -76,6 +77,7 @@ def write(source: PromptSource) -> Exported:
     refuse_config(source, _LANGUAGE)
     lost: list[str] = []
     config = config_parts(source, lost, _LANGUAGE)
+    lose_cases(source, lost, _LANGUAGE)
     texts = _texts(source, lost)
     lost += [f"metadata.{key}: {_LANGUAGE} has no place for it" for key in plain_metadata(source, Format.LLM)]
     if described(source) is not None:

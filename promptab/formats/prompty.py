@@ -15,6 +15,7 @@ from promptab.formats.declaring import (
     described,
     filled,
     kept_for,
+    lose_cases,
     messages_of,
     plain_metadata,
     refuse_config,
@@ -90,6 +91,7 @@ def write(source: PromptSource) -> Exported:
     refuse_config(source, "Prompty")
     lost: list[str] = []
     config = config_parts(source, lost, "Prompty")
+    lose_cases(source, lost, "Prompty")
     kept = kept_for(source, Format.PROMPTY)
     model = kept.pop("model", None)
     sample = kept.pop("sample", None)

@@ -3,6 +3,7 @@
     name, description, model, config, tools, input, output, metadata    as in Google Dotprompt
     template, messages                                                   the text
     defaults, validation                                                 the other way to say `input`
+    tests                                                                cases; see `promptab.cases.case`
     promptab: version, bump, status, tags, extras, config                our own; also as `promptab.status:`
 
 Dotprompt's front matter: https://google.github.io/dotprompt/reference/frontmatter/
@@ -27,7 +28,7 @@ CONFIG_KEYS = {"model": "model", "config": "parameters", "tools": "tools", "outp
 """Key of the document -> part of `PromptVersion.config`."""
 
 _COMMON_KEYS = ("name", "description", "config", "input", "defaults", "validation", "metadata", OWN)
-_CALL_KEYS = (*_COMMON_KEYS, "model", "tools", "output")
+_CALL_KEYS = (*_COMMON_KEYS, "model", "tools", "output", "tests")
 _KEYS: dict[PromptType, tuple[str, ...]] = {
     PromptType.SYSTEM: (*_CALL_KEYS, "template"),
     PromptType.USER: (*_CALL_KEYS, "template"),

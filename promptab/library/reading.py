@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn, get_args
 
+from promptab.cases import Case, check_cases
 from promptab.errors import InvalidInputError, PromptFileError, TemplateError
 from promptab.library.document import CONFIG_KEYS, MESSAGE_KEYS, OWN, Document, dotted
 from promptab.library.front_matter import Markdown
@@ -52,6 +54,7 @@ def read_source(document: Document, *, name: str, markdown: Markdown | None = No
                 bump=document.text(OWN, "bump"),
                 status=_status(document),
                 tags=_tags(document),
+                tests=_tests(document),
             )
         )
     except PromptFileError:
@@ -185,6 +188,15 @@ def _tags(document: Document) -> tuple[str, ...]:
         if not isinstance(tag, str):
             document.refuse((OWN, "tags", index), f"{tag!r:.80} is not text; put it in quotes")
     return tuple(tags)
+
+
+def _tests(document: Document) -> tuple[Case, ...] | None:
+    tests = document.list("tests")
+    try:
+        return None if tests is None else check_cases("tests", tests)
+    except InvalidInputError as error:
+        steps = re.findall(r"[^.\[\]]+", error.field)
+        document.refuse(tuple(int(step) if step.isdecimal() else step for step in steps), str(error))
 
 
 def _schema(document: Document, at: tuple[str, str], *, closed: bool) -> dict[str, Any]:

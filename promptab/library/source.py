@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from promptab.cases import Case, check_cases
 from promptab.checks import check_json_object, check_name, check_tag, check_text
 from promptab.errors import InvalidInputError, PromptFileError
 from promptab.models import MessageTemplate, PromptType, VersionStatus
@@ -35,6 +36,8 @@ class PromptSource(Record):
     status: VersionStatus | None = None
     tags: tuple[str, ...] = ()
     """In the order of the file."""
+    tests: tuple[Case, ...] | None = None
+    """The prompt's cases, which no version holds; None where the file does not speak of them."""
 
     @property
     def label(self) -> str:
@@ -77,6 +80,7 @@ def check_source(source: PromptSource) -> PromptSource:
             "validation": None if validation is None else check_json_object("validation", validation),
             "config": check_json_object("config", source.config),
             "metadata": check_json_object("metadata", source.metadata),
+            "tests": None if source.tests is None else check_cases("tests", source.tests),
         }
     )
 
@@ -106,6 +110,8 @@ def _check_texts(source: PromptSource) -> None:
 
 
 def _check_wishes(source: PromptSource) -> None:
+    if source.tests is not None and source.prompt_type is PromptType.CONFIG:
+        raise InvalidInputError("tests", len(source.tests), "allowed: a config prompt asks no model")
     if source.version is not None:
         parse_version(source.version)
     if source.bump is not None and source.bump not in BUMPS:

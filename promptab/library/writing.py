@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from promptab.cases import case_document
 from promptab.library.document import CONFIG_KEYS, OUTPUT_KEYS, OWN
 from promptab.library.picoschema import is_json_schema
 from promptab.library.source import PromptSource
@@ -29,6 +30,8 @@ def document_of(source: PromptSource) -> dict[str, Any]:
     document |= _inputs(source.validation, source.defaults, own)
     if metadata:
         document["metadata"] = metadata
+    if source.tests is not None:
+        document["tests"] = [case_document(case) for case in source.tests]
     if own:
         document[OWN] = own
     if source.messages:

@@ -31,6 +31,7 @@ from promptab.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from promptab.stores.event_rows import BatchOutcome
+    from promptab.stores.queries.cases import CaseQueries
     from promptab.stores.queries.costs import CostQueries
     from promptab.stores.queries.crossing import CrossingQueries
     from promptab.stores.queries.deployments import DeploymentQueries
@@ -67,6 +68,7 @@ class Transaction:
     retention: RetentionQueries
     exports: ExportQueries
     costs: CostQueries
+    cases: CaseQueries
 
 
 CostKey = Literal["version", "prompt", "model", "variant"]
@@ -91,7 +93,11 @@ class Store(Protocol):
     async def read(self, work: Work[T]) -> T: ...
 
     async def write(self, work: Work[T], *, shown: bool = True) -> T:
-        """Run the work; `shown` is False where it changes nothing that a snapshot shows."""
+        """Run the work; `shown` is False where it changes nothing that a snapshot shows.
+
+        Such a write may fold every event whose recording had returned before it was called, unless somebody has been
+        holding a number before it for long; a shown one may find fewer.
+        """
 
     async def snapshot(self) -> Snapshot:
         """Return the current snapshot; without I/O when it was checked a moment ago."""

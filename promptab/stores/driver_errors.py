@@ -27,6 +27,7 @@ UNDEFINED_TABLE = "42P01"
 _UNAVAILABLE = {
     "database is locked": "another process has been writing for longer than the busy timeout; try again",
     "database table is locked": "another process has been writing for longer than the busy timeout; try again",
+    "locking protocol": "other processes were opening and closing the file at the same moment; try again",
     "readonly database": "the database is read-only; check the permissions of the file and its folder",
     "unable to open database file": "check that the folder exists and may be written to",
     "disk is full": "free some space; nothing that was acknowledged is lost",

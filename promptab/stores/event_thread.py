@@ -15,7 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from promptab.errors import StoreError
+from promptab.errors import StoreError, StoreUnavailableError
 from promptab.queueing import Durability
 from promptab.recent import Recent
 from promptab.stores.backlog import Backlog, report_lost
@@ -104,10 +104,18 @@ class EventWriter:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = sqlite3.connect(self._path, timeout=0.0, isolation_level=None)
-            self._connection.execute(f"PRAGMA synchronous = {self._durability}")
-            self._connection.execute("PRAGMA foreign_keys = ON")
-            self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+            # somebody who closes the file as its last user locks it altogether for a moment
+            connection = sqlite3.connect(self._path, timeout=self._busy_seconds, isolation_level=None)
+            try:
+                connection.execute(f"PRAGMA synchronous = {self._durability}")
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
+                # from here on `begin_immediate` waits, and looks more often
+                connection.execute("PRAGMA busy_timeout = 0")
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
     def _truncate(self, connection: sqlite3.Connection, pages: int) -> None:
@@ -133,19 +141,22 @@ class EventThread:
         self.new_writer = new_writer
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._handing_over = threading.Lock()
+        """Whoever ends the thread may be another one than the loop's: nothing is handed over behind the end."""
 
     def write(self, batch: Batch) -> asyncio.Future[BatchOutcome]:
         """Return what becomes the outcome; to be called in the loop that awaits it."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[BatchOutcome] = loop.create_future()
-        if self._thread is None:
-            # inbox and writer are this thread's alone, whatever becomes of the one before
-            self._inbox = SimpleQueue()
-            self._thread = threading.Thread(
-                target=_run, args=(self._inbox, self.new_writer()), name="promptab-events", daemon=True
-            )
-            self._thread.start()
-        self._inbox.put(_Job(batch, loop, answer))
+        with self._handing_over:
+            if self._thread is None:
+                # inbox and writer are this thread's alone, whatever becomes of the one before
+                self._inbox = SimpleQueue()
+                self._thread = threading.Thread(
+                    target=_run, args=(self._inbox, self.new_writer()), name="promptab-events", daemon=True
+                )
+                self._thread.start()
+            self._inbox.put(_Job(batch, loop, answer))
         return answer
 
     def end(self, timeout: float = END_SECONDS) -> bool:
@@ -153,15 +164,21 @@ class EventThread:
 
         A later batch begins anew.
         """
-        thread, inbox = self._thread, self._inbox
-        self._thread = None
-        if thread is None:
-            return True
-        inbox.put(None)
+        with self._handing_over:
+            thread, self._thread = self._thread, None
+            if thread is None:
+                return True
+            self._inbox.put(None)
         if thread is threading.current_thread():
             return False  # the collector found a forgotten store in this of all threads
         thread.join(timeout)
         return not thread.is_alive()
+
+    def after_fork_in_child(self) -> bool:
+        """Begin anew in the child; return whether the parent's thread had the file open after all."""
+        was_open, self._thread = self._thread is not None, None
+        self._handing_over = threading.Lock()
+        return was_open
 
 
 def write_the_rest(backlog: Backlog, thread: EventThread, url: str) -> None:
@@ -172,13 +189,23 @@ def write_the_rest(backlog: Backlog, thread: EventThread, url: str) -> None:
     writer = thread.new_writer()
     try:
         while backlog:
-            writer.commit(backlog.take())
-            backlog.settle()
-    except StoreError as error:
+            _write_or_refuse(backlog, writer)
+    except StoreUnavailableError as error:
         logger.warning("%s", error)
         report_lost(backlog, url)
     finally:
         writer.close()
+
+
+def _write_or_refuse(backlog: Backlog, writer: EventWriter) -> None:
+    try:
+        writer.commit(backlog.take())
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        # as in a loop: what the store does not take is no reason to lose what comes after it
+        logger.warning("%s could not be written: %s", backlog.batch.counted(), error)
+    backlog.settle()
 
 
 def _run(inbox: SimpleQueue[_Job | None], writer: EventWriter) -> None:

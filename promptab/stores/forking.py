@@ -76,9 +76,11 @@ class IdleConnections:
             connection._thread.join(CLOSE_SECONDS)  # noqa: SLF001 - nothing else tells without awaiting
         return self._in_use == 0 and not any(connection._thread.is_alive() for connection in idle)  # noqa: SLF001
 
-    def begin_anew(self) -> None:
-        """Know of no connection, in a child that has none."""
+    def begin_anew(self) -> bool:
+        """Know of no connection, in a child; return whether it has inherited one."""
+        inherited = bool(self._idle) or self._in_use > 0
         self._idle, self._in_use = set(), 0
+        return inherited
 
     def on_checkin(self, dbapi_connection: Any, _record: Any) -> None:
         self._in_use -= 1

@@ -8,17 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import Any
 
-from promptab.errors import ConflictError, StoreError, StoreUnavailableError
+from promptab.errors import StoreError, StoreUnavailableError
 from promptab.models import Exposure, MetricEvent
 from promptab.queueing import QueueSettings, QueueStats
-from promptab.stores.backlog import Answer, Backlog, Blocked, Rows
+from promptab.stores.answers import reject, tell
+from promptab.stores.backlog import Backlog, Blocked
 from promptab.stores.event_rows import Batch, BatchOutcome, Encode
 
 Commit = Callable[[Batch], Awaitable[BatchOutcome]]
 """Writes a batch in one transaction. `StoreUnavailableError` means that it is worth offering again."""
+
+SHORTEST_PATIENCE_SECONDS = 1.0
+"""How long an attempt may last at least before those who wait for it are told that the store is away."""
+
+LOOKS = 4
+"""How often in the time of their patience it is looked who has lost it."""
 
 FIRST_RETRY_SECONDS = 0.05
 LAST_RETRY_SECONDS = 1.0
@@ -51,6 +59,10 @@ class GroupCommit:
         self._settings = settings
         self._on_refusal = on_refusal
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+        """The one in which the next batch is begun. Asking which it is takes a system call (getpid), and so is not
+        done for every event.
+        """
         self._written = self._batches = self._dropped = self._refused = 0
         self._start_over()
 
@@ -59,6 +71,7 @@ class GroupCommit:
         self._hurried = False
         """Whether somebody awaits a row that is not handed to the writer yet."""
         self._next: asyncio.Handle | None = None
+        self._look: asyncio.Handle | None = None
         self._attempt: asyncio.Future[BatchOutcome] | None = None
         self._away: StoreUnavailableError | None = None
         self._failures = 0
@@ -70,18 +83,19 @@ class GroupCommit:
 
     def submit(self, event: MetricEvent) -> asyncio.Future[MetricEvent]:
         """Return what becomes the event as it is stored, flagged or not; or the error that kept it out."""
-        answer: asyncio.Future[MetricEvent] = asyncio.get_running_loop().create_future()
         if self._closed:
             raise _closed()
-        if self.backlog.has_room():
-            self.backlog.add(self._encode(event), event, answer, monotonic())
-        elif self._settings.when_full == "wait":
-            self.backlog.outside.append(Blocked(self._encode(event), event, answer, monotonic()))
-        else:
-            raise self._full()
+        row = self._encode(event)
         if self._state < _STARTING:
             self._hurry()
         self._hurried = True
+        answer: asyncio.Future[MetricEvent] = self._loop.create_future()
+        if self.backlog.has_room():
+            self.backlog.add(row, event, answer, monotonic())
+        elif self._settings.when_full == "wait":
+            self.backlog.outside.append(Blocked(row, event, answer, monotonic()))
+        else:
+            raise self._full()
         return answer
 
     def offer(self, event: MetricEvent) -> bool:
@@ -143,8 +157,8 @@ class GroupCommit:
             try:
                 await self.flush(max(0.0, deadline - monotonic()))
             except StoreUnavailableError:
-                self._cancel_next()
-                raise self._lost() from self._away
+                raise self._give_up() from self._away
+        self._cancel_handles()
 
     def stats(self) -> QueueStats:
         return QueueStats(
@@ -161,6 +175,8 @@ class GroupCommit:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what is queued is the parent's to write."""
+        # a child that goes on in the loop of its parent would still come to them
+        self._cancel_handles()
         self.backlog.forget()
         self._start_over()
 
@@ -169,17 +185,25 @@ class GroupCommit:
         if self._state < _STARTING:
             self._cancel_next()
             self._state = _STARTING
+            self._loop = asyncio.get_running_loop()
             # not at once: the other callers that are ready in this step of the loop add their rows first
-            self._next = asyncio.get_running_loop().call_soon(self._start)
+            self._next = self._loop.call_soon(self._start)
 
     def _delay(self) -> None:
         self._state = _DELAYED
-        self._next = asyncio.get_running_loop().call_later(self._settings.delay_seconds, self._start)
+        self._loop = asyncio.get_running_loop()
+        self._next = self._loop.call_later(self._settings.delay_seconds, self._start)
 
     def _cancel_next(self) -> None:
         if self._next is not None:
             self._next.cancel()
             self._next = None
+
+    def _cancel_handles(self) -> None:
+        self._cancel_next()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _start(self) -> None:
         self._next = None
@@ -188,13 +212,19 @@ class GroupCommit:
         self._state = _WRITING
         self._attempt = asyncio.ensure_future(self._commit(batch))
         self._attempt.add_done_callback(self._ended)
+        if self._look is None:
+            self._look_again_later(0)
 
     def _ended(self, attempt: asyncio.Future[BatchOutcome]) -> None:
+        error = None if attempt.cancelled() else attempt.exception()
+        if attempt is not self._attempt:
+            return  # closing has given it up, or it is the parent's of a fork
         self._state = _IDLE
         if attempt.cancelled():
-            # the loop is ending; the rows are still here for `close`
+            # the loop is ending, and the rows are still here for `close`; unless somebody goes on waiting for them
+            if any(answer is not None and not answer.done() for answer in self._waiting()):
+                self._hurry()
             return
-        error = attempt.exception()
         if error is None:
             self._take_answer(attempt.result())
         elif isinstance(error, StoreUnavailableError) and error.passing:
@@ -216,6 +246,11 @@ class GroupCommit:
             self._hurry()
         else:
             self._delay()
+
+    def _waiting(self) -> list[asyncio.Future[Any] | None]:
+        """Return what everybody waits for whose row is in the queue, or who flushes it."""
+        flushes = [settled for _, settled in self._flushes]
+        return [*self.backlog.batch.answers, *self.backlog.coming.answers, *flushes]
 
     def _let_in(self, *, everybody: bool = False) -> None:
         outside = self.backlog.outside
@@ -241,13 +276,13 @@ class GroupCommit:
         self._refused += len(outcome.conflicts)
         settled = self.backlog.settle()
         self._settled += len(settled)
-        _tell(settled, outcome)
+        tell(settled, outcome)
 
     def _refuse(self, error: StoreError) -> None:
         refused = self.backlog.settle()
         self._settled += len(refused)
         self._refused += len(refused)
-        _reject(refused.answers, error)
+        reject(refused.answers, error)
         if refused.exposures or None in refused.answers:
             logger.warning("%s could not be written: %s", refused.counted(), error)
         if refused.exposures:
@@ -258,26 +293,43 @@ class GroupCommit:
             logger.warning("%s wait until the store is back: %s", self.backlog.counted(), error)
         self._away = error
         self._failures += 1
-        self._reject_the_impatient(error)
+        self._reject_the_impatient(self._settings.patience_seconds)
         longest = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
         # at a random moment, so that processes that lost the store together do not come back together
         pause = random.uniform(longest / 2, longest)  # noqa: S311 - no secret
         self._state = _AWAY
-        self._next = asyncio.get_running_loop().call_later(pause, self._start)
+        self._next = self._loop.call_later(pause, self._start)
 
-    def _reject_the_impatient(self, error: StoreUnavailableError) -> None:
-        patience = self._settings.patience_seconds
+    def _look_again_later(self, times: int) -> None:
+        patience = max(self._settings.patience_seconds, SHORTEST_PATIENCE_SECONDS)
+        self._look = self._loop.call_later(
+            patience / LOOKS, self._look_who_waits, patience, self._attempt, times
+        )
+
+    def _look_who_waits(
+        self, patience: float, attempt: asyncio.Future[BatchOutcome] | None, times: int
+    ) -> None:
+        """Let nobody wait for an attempt that neither fails nor succeeds, and has been seen `times` times."""
+        self._look = None
+        # the clock alone would tell of a process that was stopped meanwhile that it had waited
+        times = times + 1 if attempt is self._attempt else 0
+        if times >= LOOKS:
+            self._reject_the_impatient(patience)
+        if self.backlog:
+            self._look_again_later(times)
+
+    def _reject_the_impatient(self, patience: float) -> None:
         before = monotonic() - patience
-        _reject(
+        reject(
             self.backlog.batch.late(before) + self.backlog.coming.late(before),
             StoreUnavailableError(
-                f"the event is not stored yet after {patience:g} s: {error}; it stays in the queue and is written "
-                "when the store is back; tell it again only with the same event_id"
+                f"the event is not stored yet after {patience:g} s{self._cause()}; it stays in the queue and is "
+                "written when the store is back; tell it again only with the same event_id"
             ),
         )
         outside = self.backlog.outside
         while outside and outside[0].since <= before:
-            _reject([outside.popleft().answer], self._full())
+            reject([outside.popleft().answer], self._full())
 
     def _full(self) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -298,46 +350,24 @@ class GroupCommit:
                 self._dropped,
             )
 
-    def _lost(self) -> StoreUnavailableError:
+    def _give_up(self) -> StoreUnavailableError:
+        """Let go of what is queued, so that nothing is tried any more, and return what is to be said of it."""
         error = StoreUnavailableError(
             f"closed, but {self.backlog.counted()} could not be written within "
             f"{self._settings.patience_seconds:g} s{self._cause()}"
         )
         logger.error("%s", error)
-        _reject(self.backlog.batch.answers + self.backlog.coming.answers, error)
+        reject(self._waiting(), error)
+        self._cancel_handles()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+        self._dropped += len(self.backlog)
+        self.backlog.forget()
         return error
 
     def _cause(self) -> str:
         return "" if self._away is None else f": {self._away}"
-
-
-def _tell(settled: Rows, outcome: BatchOutcome) -> None:
-    if outcome.conflicts or outcome.flagged:
-        _tell_each(settled, outcome)
-        return
-    for answer, event in zip(settled.answers, settled.events, strict=True):
-        if answer is not None and not answer.done():
-            answer.set_result(event)
-
-
-def _tell_each(settled: Rows, outcome: BatchOutcome) -> None:
-    for position, (answer, event) in enumerate(zip(settled.answers, settled.events, strict=True)):
-        if position in outcome.conflicts:
-            conflict = ConflictError(
-                f"event {event.event_id} exists already with other content; give each event an id of its own"
-            )
-            if answer is None:
-                logger.warning("%s", conflict)
-            _reject([answer], conflict)
-        elif answer is not None and not answer.done():
-            flagged = position in outcome.flagged
-            answer.set_result(event.model_copy(update={"flagged": True}) if flagged else event)
-
-
-def _reject(answers: Iterable[Answer], error: Exception) -> None:
-    for answer in answers:
-        if answer is not None and not answer.done():
-            answer.set_exception(error)
 
 
 def _closed() -> StoreUnavailableError:

@@ -42,6 +42,10 @@ _SETTINGS = {
     # compiling the sums of an analysis takes longer than computing them
     "jit": "off",
 }
+_SWITCHED_OFF = (
+    "SELECT name FROM pg_settings WHERE setting = 'off'"
+    " AND name IN ('fsync', 'full_page_writes', 'synchronous_commit') ORDER BY name"
+)
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -64,6 +68,16 @@ class Server:
     async def connect(self) -> Connection:
         """Return a new connection. Raises `StoreUnavailableError` and `StoreError`."""
         return await self._connect(self._settings, self._patience)
+
+    async def switched_off(self) -> list[str]:
+        """Return which of the settings are off that let a commit, and the whole database, survive a crash."""
+        connection = await self.connect()
+        try:
+            with self.translated():
+                rows = await connection.fetch(_SWITCHED_OFF)
+        finally:
+            await hang_up(connection)
+        return [row["name"] for row in rows]
 
     def engine(self) -> AsyncEngine:
         """Return an engine whose transactions each see one state of the database."""

@@ -60,8 +60,9 @@ _NAMES = ", ".join(EVENT_COLUMNS)
 _INSERT_EVENTS = (
     f"INSERT INTO promptab_events ({_NAMES}) SELECT {_VALUES}"  # noqa: S608 - names and types of the schema
     f" FROM unnest({_PARAMETERS}) WITH ORDINALITY AS told({_NAMES}, position)"
-    " ORDER BY told.position ON CONFLICT (event_id) DO NOTHING"
+    " ORDER BY told.position ON CONFLICT DO NOTHING"
 )
+"""No index is named: where the table is partitioned, the one on ids belongs to each partition."""
 _SELECT_EVENTS = f"SELECT {_NAMES} FROM promptab_events WHERE event_id = ANY($1::bytea[])"  # noqa: S608 - as above
 
 _INSERT_EXPOSURES = """

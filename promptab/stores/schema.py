@@ -162,6 +162,32 @@ deployments = Table(
 )
 Index(None, deployments.c.prompt_type, deployments.c.name, deployments.c.environment)
 
+cases = Table(
+    "promptab_cases",
+    metadata,
+    Column("prompt_type", Bytewise, primary_key=True),
+    Column("name", Bytewise, primary_key=True),
+    Column("cases", Document, nullable=False),
+    Column("changed_at", Instant, nullable=False),
+    comment="What every version of a prompt is tried on. No part of a version: they may change while it stays.",
+)
+
+case_results = Table(
+    "promptab_case_results",
+    metadata,
+    Column("version_id", String(36), ForeignKey(versions.c.version_id, ondelete="CASCADE"), primary_key=True),
+    Column("digest", String(64), primary_key=True, comment="of the case as it was tried"),
+    Column("name", Text, nullable=False),
+    Column("status", String(16), nullable=False, comment="passed or failed"),
+    Column("reasons", Document, nullable=False),
+    Column("answer", Text, comment="its beginning"),
+    Column("model", Text),
+    Column("cost", Float),
+    Column("seconds", Float),
+    Column("at", Instant),
+    comment="The latest result of each case on each version.",
+)
+
 experiments = Table(
     "promptab_experiments",
     metadata,

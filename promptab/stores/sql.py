@@ -30,6 +30,7 @@ from promptab.stores.event_rows import Batch, BatchOutcome, Encode, event_row
 from promptab.stores.forking import watch
 from promptab.stores.group_commit import GroupCommit
 from promptab.stores.picture import take_snapshot
+from promptab.stores.queries.cases import CaseQueries
 from promptab.stores.queries.costs import CostQueries
 from promptab.stores.queries.crossing import CrossingQueries
 from promptab.stores.queries.deployments import DeploymentQueries
@@ -352,4 +353,5 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         retention=RetentionQueries(connection),
         exports=ExportQueries(connection),
         costs=CostQueries(connection),
+        cases=CaseQueries(connection),
     )

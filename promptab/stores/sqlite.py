@@ -136,8 +136,9 @@ class SqliteFileStore(SqlStore):
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
         self._writing = asyncio.Lock()
-        self._idle.begin_anew()
-        if self._shared_with_child:
+        # where not the loop's own thread forks, something may have been opened again meanwhile
+        opened_again = [self._events.after_fork_in_child(), self._idle.begin_anew()]
+        if self._shared_with_child or any(opened_again):
             inherit(self._path)
 
     async def _release(self) -> None:

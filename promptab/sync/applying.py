@@ -96,6 +96,8 @@ async def _pushed(lab: Lab, plan: SyncPlan, actor: str | None) -> AsyncIterator[
     for item in plan.items:
         if item.action == SyncAction.RELOCK:
             yield _relocked(item)
+        if item.action == SyncAction.CASES and item.source is not None:
+            yield await _with_cases(lab, item, item.source)
         if item.action not in PUSHED or item.source is None:
             continue
         waited_for = [label for label in item.waits_for if label in refused]
@@ -103,6 +105,7 @@ async def _pushed(lab: Lab, plan: SyncPlan, actor: str | None) -> AsyncIterator[
             if waited_for:
                 raise ConflictError(f"{waited_for[0]}, which it includes, was not pushed")
             version = await _created(lab, item, item.source, actor)
+            await _set_cases(lab, item.source)
         except _REFUSALS as error:
             refused.add(item.label)
             yield _refusal(item, error)
@@ -130,6 +133,20 @@ async def _created(lab: Lab, item: SyncItem, source: PromptSource, actor: str | 
         if_changed=True,
         expected=item.highest_id,
     )
+
+
+async def _with_cases(lab: Lab, item: SyncItem, source: PromptSource) -> _Step:
+    """Put the cases of a file into the store that has its content already."""
+    try:
+        await _set_cases(lab, source)
+    except _REFUSALS as error:
+        return _refusal(item, error)
+    return _relocked(item)._replace(outcome=_outcome(item, "its cases are in the store", item.version))
+
+
+async def _set_cases(lab: Lab, source: PromptSource) -> None:
+    if source.tests is not None:
+        await lab.versions.set_cases(source.name, source.prompt_type, source.tests)
 
 
 async def _pulled(lab: Lab, library: FileSystemPromptLibrary, plan: SyncPlan) -> AsyncIterator[_Step]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from promptab.cases import Case
 from promptab.library import PromptSource
 from promptab.models import PromptVersion, VersionStatus
 
 
-def source_of(version: PromptVersion, present: PromptSource | None) -> PromptSource:
-    """Return what the file is to declare.
+def source_of(
+    version: PromptVersion, present: PromptSource | None, tests: tuple[Case, ...] | None
+) -> PromptSource:
+    """Return what the file is to declare, with these cases.
 
     What the present file asks of its next version stays, save what no longer fits: a number that is taken by now, and
     the wish for a draft of something that has left that state.
@@ -27,4 +30,5 @@ def source_of(version: PromptVersion, present: PromptSource | None) -> PromptSou
         bump=None if present is None else present.bump,
         status=VersionStatus.DRAFT if draft else wish,
         tags=() if present is None else present.tags,
+        tests=tests,
     )

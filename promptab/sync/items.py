@@ -38,6 +38,8 @@ class SyncAction(StrEnum):
     """The store is empty, and the file's version is made again under the number that the lock remembers."""
     PULL = "pull"
     """A version of the store is written into the file."""
+    CASES = "cases"
+    """The file is a version of the store, and has other cases: a push puts them in the place of the store's."""
     RELOCK = "relock"
     """File and store agree, and only the lock does not say so yet."""
     IN_STEP = "in_step"

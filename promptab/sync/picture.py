@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
+from promptab.cases import Case
 from promptab.content import Reference, compile_version
 from promptab.diff import VersionDiff, diff_versions
 from promptab.library import LockEntry
@@ -19,8 +20,14 @@ from promptab.templates import CompiledPrompt
 class StorePicture:
     """All versions of a store, found in the ways in which the managers find them."""
 
-    def __init__(self, store_id: str, versions: Iterable[PromptVersion]) -> None:
+    def __init__(
+        self,
+        store_id: str,
+        versions: Iterable[PromptVersion],
+        cases: Mapping[Key, tuple[Case, ...]] | None = None,
+    ) -> None:
         self.store_id = store_id
+        self._cases = cases or {}
         self._of: dict[Key, list[PromptVersion]] = {}
         self._by_id: dict[str, PromptVersion] = {}
         for version in versions:
@@ -31,14 +38,18 @@ class StorePicture:
 
     @classmethod
     async def of_store(cls, store: Store) -> Self:
-        async def work(tx: Transaction) -> list[PromptVersion]:
-            return await tx.versions.listing()
+        async def work(tx: Transaction) -> tuple[list[PromptVersion], Mapping[Key, tuple[Case, ...]]]:
+            return await tx.versions.listing(), await tx.cases.listing()
 
-        return cls(store.store_id, await store.read(work))
+        return cls(store.store_id, *await store.read(work))
 
     @property
     def keys(self) -> frozenset[Key]:
         return frozenset(self._of)
+
+    def cases(self, key: Key) -> tuple[Case, ...]:
+        """Return the cases of a prompt."""
+        return self._cases.get(key, ())
 
     def versions(self, key: Key) -> Sequence[PromptVersion]:
         """Return every version of a prompt, highest first."""

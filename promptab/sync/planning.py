@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from promptab.cases import Case
 from promptab.errors import InvalidInputError, TemplateError
 from promptab.library import Lock, LockEntry
 from promptab.models import PromptVersion, VersionStatus
@@ -67,6 +68,14 @@ class _Sides(NamedTuple):
     """The version that the lock names, if the store still has it with that content and it is not archived."""
     head: PromptVersion | None
     """The version of the store that the file is compared with."""
+
+    cases: tuple[Case, ...]
+    """Those of the store."""
+
+    @property
+    def other_cases(self) -> bool:
+        """Whether the file speaks of cases, and of others than the store has."""
+        return self.prompt.source.tests is not None and self.prompt.source.tests != self.cases
 
     @property
     def as_locked(self) -> bool:
@@ -132,7 +141,8 @@ class _Planner:
         if entry is not None and entry.store_id != self._picture.store_id and self._picture.versions(key):
             # what another store called by this number counts only where this one has the same under it
             entry = entry if base is not None else None
-        return _Sides(key, prompt, entry, file, base, self._picture.head(key, base=base))
+        head = self._picture.head(key, base=base)
+        return _Sides(key, prompt, entry, file, base, head, self._picture.cases(key))
 
     def _decided(self, sides: _Sides) -> SyncItem:
         if not self._picture.versions(sides.key):
@@ -218,10 +228,18 @@ class _Planner:
                 f"{version.version} is a draft; a file's status is for new versions, so set it in the store"
             )
         entry = LockEntry(*sides.key, self._picture.store_id, version.version, version.content_hash)
-        known = entry == sides.entry
+        action, reason = SyncAction.IN_STEP, f"is {version.version}"
+        if sides.other_cases:
+            if sides.key in self._choices.theirs:
+                reason = "the cases of the store were chosen over those of the file"
+                return self._pull(sides.key, sides.prompt, sides.entry, version, reason)
+            action, reason = SyncAction.CASES, f"{reason}, and its cases are not those of the store"
+        elif entry != sides.entry:
+            action, reason = SyncAction.RELOCK, f"{reason}, which the lock does not know yet"
         return sides.item(
-            SyncAction.IN_STEP if known else SyncAction.RELOCK,
-            f"is {version.version}" if known else f"is {version.version}, which the lock does not know yet",
+            action,
+            reason,
+            source=sides.prompt.source if action == SyncAction.CASES else None,
             version=version.version,
             content_hash=version.content_hash,
             notes=tuple(notes),
@@ -272,7 +290,9 @@ class _Planner:
     def _pull(
         self, key: Key, prompt: LocalPrompt | None, entry: LockEntry | None, head: PromptVersion, reason: str
     ) -> SyncItem:
-        present = None if prompt is None else prompt.source
+        present, cases = None if prompt is None else prompt.source, self._picture.cases(key) or None
+        if present is not None and (present.tests is None or key not in self._choices.theirs):
+            cases = present.tests
         return _item(
             key,
             prompt,
@@ -281,7 +301,7 @@ class _Planner:
             reason,
             version=head.version,
             content_hash=head.content_hash,
-            source=source_of(head, present),
+            source=source_of(head, present, cases),
             replaces=present,
         )
 

@@ -13,7 +13,7 @@ from promptab.templates.body import Partial
 from promptab.templates.condition import Condition, compile_condition
 from promptab.templates.limits import Limits
 from promptab.templates.prompt import CompiledPrompt, TemplateFacts, compile_prompt, inspect_template
-from promptab.templates.schema import check_schema
+from promptab.templates.schema import check_schema, check_value_schema, schema_violation
 
 __all__ = [
     "CompiledPrompt",
@@ -22,7 +22,9 @@ __all__ = [
     "Partial",
     "TemplateFacts",
     "check_schema",
+    "check_value_schema",
     "compile_condition",
     "compile_prompt",
     "inspect_template",
+    "schema_violation",
 ]

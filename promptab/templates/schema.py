@@ -26,7 +26,9 @@ _TRIES_PER_STEP = 100
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 # Members of a schema that hold data, not schemas
 _DATA = frozenset({"const", "enum", "default", "examples"})
-_UNBOUNDED = re.compile(r"(?<!\\)(?:\\\\)*(?:[*+]|\{\d*,\d*\})")
+_ONE_CHARACTER = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_UNBOUNDED = re.compile(r"[*+]|\{\d*,\d*\}")
+_OPTIONAL = re.compile(r"(?<![*+?}(])\?")
 _REPEATED_GROUP = re.compile(r"\)(?:[*+]|\{)")
 
 _steps_left: ContextVar[int] = ContextVar("validation_steps_left")
@@ -51,8 +53,33 @@ def check_schema(validation: Mapping[str, Any] | type[BaseModel]) -> dict[str, A
             "validation.type", schema["type"], '"object"', "a schema describes all variables together"
         )
     _check_parts(schema, schema, "validation")
-    _check_form(schema)
+    _check_form("validation", schema)
     return schema
+
+
+def check_value_schema(field: str, schema: object) -> dict[str, Any]:
+    """Return the JSON Schema of a value of any type, checked as `check_schema` does.
+
+    `field` is its name in refusals.
+    """
+    checked = check_json_object(field, schema)
+    if "2020-12" not in str(checked.get("$schema", "2020-12")):
+        raise InvalidInputError(f"{field}.$schema", checked["$schema"], "JSON Schema draft 2020-12")
+    _check_parts(checked, checked, field)
+    _check_form(field, checked)
+    return checked
+
+
+def schema_violation(schema: Mapping[str, Any], value: Any) -> str | None:
+    """Return what the first part of a value is not that the (checked) schema says; None where all is as it says."""
+    try:
+        error = _first_error(_validator_of(schema), value)
+    except (_TooManyStepsError, RecursionError):
+        return f"checking it takes more than {_MAX_STEPS} steps, or never ends"
+    if error is None:
+        return None
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+    return f"{place.removeprefix('.') or 'it'}: {_short(error.instance)} is not {_expectation(error)}"
 
 
 class Schema:
@@ -72,14 +99,12 @@ class Schema:
             for name, declared in properties.items()
             if isinstance(declared, Mapping) and "default" in declared
         }
-        # jsonschema would change to its own, unmetered validator where a schema names its draft
-        self._validator = _metered_validator({key: part for key, part in schema.items() if key != "$schema"})
+        self._validator = _validator_of(schema)
 
     def check(self, variables: Mapping[str, Any]) -> None:
         """Raise `VariableError` for the first variable that is not as declared."""
-        token = _steps_left.set(_MAX_STEPS)
         try:
-            error = next(self._validator.iter_errors(dict(variables)), None)
+            error = _first_error(self._validator, dict(variables))
         except _TooManyStepsError:
             raise TemplateLimitError(
                 f"checking the variables takes more than {_MAX_STEPS} steps", template=self._name
@@ -88,14 +113,20 @@ class Schema:
             raise TemplateLimitError(
                 "the validation refers to itself without end", template=self._name
             ) from error
-        finally:
-            _steps_left.reset(token)
         if error is not None:
             raise _variable_error(error)
 
 
 class _TooManyStepsError(Exception):
     pass
+
+
+def _first_error(validator: Validator, value: Any) -> ValidationError | None:
+    token = _steps_left.set(_MAX_STEPS)
+    try:
+        return next(validator.iter_errors(value), None)
+    finally:
+        _steps_left.reset(token)
 
 
 def _from_required_params(validation: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,18 +159,18 @@ def _check_parts(part: Any, root: Mapping[str, Any], field: str) -> None:
             _check_parts(item, root, f"{field}[{index}]")
     elif isinstance(part, Mapping):
         for key, item in part.items():
-            _check_keyword(key, item, root, f"{field}.{key}")
+            _check_keyword(key, item, root, f"{field}.{key}", outermost=part is root)
             if key not in _DATA:
                 _check_parts(item, root, f"{field}.{key}")
 
 
-def _check_keyword(key: str, value: Any, root: Mapping[str, Any], field: str) -> None:
+def _check_keyword(key: str, value: Any, root: Mapping[str, Any], field: str, *, outermost: bool) -> None:
     if key in _REFERENCES and isinstance(value, str) and not _leads_inside(value, root):
         raise InvalidInputError(field, value, "a reference to a part of this schema, such as #/$defs/name")
-    if key == "$schema" and isinstance(value, str) and field != "validation.$schema":
+    if key == "$schema" and isinstance(value, str) and not outermost:
         raise InvalidInputError(field, value, "left out", "only the whole schema names its draft")
     if key == "$id" and isinstance(value, str):
-        raise InvalidInputError(field, value, "left out", "a schema of variables has no address of its own")
+        raise InvalidInputError(field, value, "left out", "a schema here has no address of its own")
     if key == "pattern" and isinstance(value, str):
         _check_pattern(field, value)
     if key == "patternProperties" and isinstance(value, Mapping):
@@ -174,21 +205,21 @@ def _check_pattern(field: str, pattern: str) -> None:
         )
 
 
-def _check_form(schema: Mapping[str, Any]) -> None:
+def _check_form(field: str, schema: Mapping[str, Any]) -> None:
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - slow to import, and only some prompts declare a schema
 
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
         raise InvalidInputError(
-            f"validation{field}", error.instance, f"valid JSON Schema ({_expectation(error)})"
+            f"{field}{place}", error.instance, f"valid JSON Schema ({_expectation(error)})"
         ) from error
     except RecursionError as error:
-        raise InvalidInputError("validation", "deep nesting", "a schema that nests less deeply") from error
+        raise InvalidInputError(field, "deep nesting", "a schema that nests less deeply") from error
 
 
-def _metered_validator(schema: Mapping[str, Any]) -> Validator:
+def _validator_of(schema: Mapping[str, Any]) -> Validator:
     from jsonschema import Draft202012Validator, validators  # noqa: PLC0415 - as above
     from referencing import Registry  # noqa: PLC0415 - as above
 
@@ -196,8 +227,10 @@ def _metered_validator(schema: Mapping[str, Any]) -> Validator:
         keyword: _metered(keyword, check) for keyword, check in Draft202012Validator.VALIDATORS.items()
     }
     extended = validators.extend(Draft202012Validator, metered)  # type: ignore[no-untyped-call]
+    # jsonschema would change to its own, unmetered validator where a schema names its draft
+    unnamed = {key: part for key, part in schema.items() if key != "$schema"}
     # a registry without a way to retrieve: what is not in the schema is not found
-    validator: Validator = extended(schema, registry=Registry())
+    validator: Validator = extended(unnamed, registry=Registry())
     return validator
 
 
@@ -230,9 +263,24 @@ def _extra_steps(keyword: str, value: Any, instance: Any) -> int:
 
 
 def _match_steps(pattern: str, text: str) -> int:
-    repeats = len(_UNBOUNDED.findall(pattern))
+    plain = _ONE_CHARACTER.sub("x", pattern)
+    repeats = len(_UNBOUNDED.findall(plain))
+    ways = (1 << len(_OPTIONAL.findall(plain))) * _alternatives(plain)
     # the search may begin anywhere as well
-    return math.comb(len(text) + repeats + 1, repeats + 1) // _TRIES_PER_STEP
+    return ways * math.comb(len(text) + repeats + 1, repeats + 1) // _TRIES_PER_STEP
+
+
+def _alternatives(pattern: str) -> int:
+    """Return in how many ways a pattern without sets and escapes can take one branch in each of its groups."""
+    ways, branches = 1, [1]
+    for letter in pattern:
+        if letter == "|":
+            branches[-1] += 1
+        elif letter == "(":
+            branches.append(1)
+        elif letter == ")" and len(branches) > 1:
+            ways *= branches.pop()
+    return ways * math.prod(branches)
 
 
 def _variable_error(error: ValidationError) -> VariableError:

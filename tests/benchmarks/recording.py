@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -162,39 +162,74 @@ def recorded(
 ) -> Callable[[Path], Awaitable[Measured]]:
     async def measure(path: Path) -> Measured:
         async with promptab.open(f"sqlite:///{path}", durability=durability) as lab:
-            told = await in_an_experiment(lab, events) if experiment else [{}] * len(events)
-
-            def record(number: int) -> Awaitable[object]:
-                event = events[number]
-                return lab.metrics.record_event(
-                    VERSION_ID,
-                    event.success,
-                    event.response_time,
-                    TOKENS[number % len(TOKENS)],
-                    cost=event.cost,
-                    user_id=event.user_id,
-                    event_id=event.event_id if own_ids else None,
-                    **told[number],
-                )
-
-            measured = await driven(record, len(events), callers)
+            told = arguments(events, own_ids=own_ids)
+            if experiment:
+                told = await in_an_experiment(lab, told)
+            measured = await driven(recorder(lab, told), len(events), callers)
             assert (await lab.metrics.get_metrics(VERSION_ID)).total_events == len(events)
         return measured
 
     return measure
 
 
-async def in_an_experiment(lab: Lab, events: Sequence[MetricEvent]) -> list[dict[str, Any]]:
-    """Return what each event says of an experiment to which its unit has been exposed."""
+class Told(NamedTuple):
+    """What a caller says of an event. It is at hand, as the rows of the floor are."""
+
+    success: bool | None
+    response_time: float | None
+    tokens: int | None
+    cost: float | None
+    user_id: str | None
+    event_id: str | None
+    experiment_id: str | None = None
+    variant: str | None = None
+
+
+def arguments(events: Sequence[MetricEvent], *, own_ids: bool = False) -> list[Told]:
+    return [
+        Told(
+            event.success,
+            event.response_time,
+            event.tokens.total if event.tokens else None,
+            event.cost,
+            event.user_id,
+            event.event_id if own_ids else None,
+        )
+        for event in events
+    ]
+
+
+def recorder(lab: Lab, told: Sequence[Told]) -> Record:
+    record_event = lab.metrics.record_event
+
+    def record(number: int) -> Awaitable[object]:
+        success, response_time, tokens, cost, user_id, event_id, experiment_id, variant = told[number]
+        return record_event(
+            VERSION_ID,
+            success,
+            response_time,
+            tokens,
+            cost=cost,
+            user_id=user_id,
+            event_id=event_id,
+            experiment_id=experiment_id,
+            variant=variant,
+        )
+
+    return record
+
+
+async def in_an_experiment(lab: Lab, told: Sequence[Told]) -> list[Told]:
+    """Return the same, and in which variant of an experiment each unit is, which has been exposed to it."""
     variants = [PromptVariant(key="a", config={"t": 0}), PromptVariant(key="b", config={"t": 1})]
     experiment = await lab.experiments.create_experiment("benchmark", "config", variants)
-    told = []
-    for event in events:
-        assert event.user_id is not None
-        variant = await lab.experiments.get_variant_for_user(experiment.experiment_id, event.user_id)
-        told.append({"experiment_id": experiment.experiment_id, "variant": variant})
+    placed = []
+    for given in told:
+        assert given.user_id is not None
+        variant = await lab.experiments.get_variant_for_user(experiment.experiment_id, given.user_id)
+        placed.append(given._replace(experiment_id=experiment.experiment_id, variant=variant))
     await lab.store.flush()
-    return told
+    return placed
 
 
 def floored(

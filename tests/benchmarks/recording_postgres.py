@@ -24,7 +24,15 @@ from rich.table import Table
 import promptab
 from promptab import MetricEvent
 from promptab.stores.event_rows import EVENT_COLUMNS, EventRow, event_row
-from tests.benchmarks.recording import TOKENS, VERSION_ID, Measured, driven, in_an_experiment, some_events
+from tests.benchmarks.recording import (
+    VERSION_ID,
+    Measured,
+    arguments,
+    driven,
+    in_an_experiment,
+    recorder,
+    some_events,
+)
 from tests.postgres import TEST_POSTGRES, Databases, started_server
 
 FLOOR_BATCH = 5_000
@@ -72,22 +80,11 @@ async def copied(connection: asyncpg.Connection[asyncpg.Record], rows: Sequence[
 def recorded(events: Sequence[MetricEvent], callers: int, *, experiment: bool = False) -> Measure:
     async def measure(url: str) -> Measured:
         async with promptab.open(url) as lab:
-            told = await in_an_experiment(lab, events) if experiment else [{}] * len(events)
+            told = arguments(events)
+            if experiment:
+                told = await in_an_experiment(lab, told)
             await lab.metrics.record_event(None, success=True)
-
-            def record(number: int) -> Awaitable[object]:
-                event = events[number]
-                return lab.metrics.record_event(
-                    VERSION_ID,
-                    event.success,
-                    event.response_time,
-                    TOKENS[number % len(TOKENS)],
-                    cost=event.cost,
-                    user_id=event.user_id,
-                    **told[number],
-                )
-
-            measured = await driven(record, len(events), callers)
+            measured = await driven(recorder(lab, told), len(events), callers)
             assert (await lab.metrics.get_metrics(VERSION_ID)).total_events == len(events)
         return measured
 

@@ -124,7 +124,7 @@ async def folded(store: Store, experiment: PromptExperiment, clock: SettableCloc
     async def fold(tx: Transaction) -> bool:
         return await tx.rollup.fold(experiment, now=clock())
 
-    while await store.write(fold):
+    while await store.write(fold, shown=False):
         pass
 
     async def look(tx: Transaction) -> tuple[bool, Summaries]:
@@ -132,7 +132,7 @@ async def folded(store: Store, experiment: PromptExperiment, clock: SettableCloc
 
     behind, first = await store.read(look)
     assert not behind
-    assert not await store.write(fold)
+    assert not await store.write(fold, shown=False)
     assert await store.read(look) == (False, first)
     return first
 

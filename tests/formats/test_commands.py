@@ -196,3 +196,18 @@ def test_a_folder_that_cannot_be_made_is_refused(shell: Shell) -> None:
     said = shell.run("export", "system/greeting", "--format", "llm", "--output", "out")
     assert said.code == ExitCode.INVALID_INPUT
     assert (shell.folder / "out").read_text() == "a file"
+
+
+def test_test_data_become_cases_of_the_store_and_leave_it_again(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "hi.prompt.yml").write_text(
+        "name: hi\nmodel: m\nmessages:\n  - {role: user, content: 'Hi {{x}}'}\n"
+        "testData:\n  - {x: Ada}\nevaluators:\n  - {name: n, string: {contains: Ada}}\n"
+    )
+    said = shell.json("import", "hi.prompt.yml")
+    assert said["prompts"][0]["notes"] == []
+    (case,) = said["prompts"][0]["source"]["tests"]
+    assert (case["variables"], case["expect"]["contains"]) == ({"x": "Ada"}, ["Ada"])
+    exported = yaml.safe_load(shell.ok("export", "user/hi", "--format", "github"))
+    assert exported["testData"] == [{"x": "Ada"}]
+    lost = shell.json("export", "user/hi", "--format", "prompty")["lost"]
+    assert lost[0] == "tests: Prompty has no place for cases"

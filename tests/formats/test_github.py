@@ -7,6 +7,7 @@ import json
 import pytest
 import yaml
 
+from promptab.cases import check_cases
 from promptab.errors import InvalidInputError, PromptFileError, TemplateError
 from promptab.formats import Format, write_foreign
 from promptab.library import PromptSource
@@ -61,7 +62,18 @@ def test_a_file_is_read_with_its_test_data() -> None:
             "evaluators": [{"name": "begins", "string": {"startsWith": "Text"}}],
         },
     }
-    assert imported.notes == ("evaluators, testData: kept in the metadata",)
+    assert imported.notes == (
+        "testData: expected: no variable of the messages; kept in the metadata, and no case has it",
+    )
+    assert source.tests == check_cases(
+        "tests",
+        [
+            {
+                "variables": {"input": "A long text."},
+                "expect": {"starts_with": "Text", "ignore_case": True},
+            }
+        ],
+    )
     assert rendered(source, input="x") == [
         ("system", "You shorten texts. {% not a tag %}"),
         ("user", "Shorten:\nx {{ not.a.variable }}\n"),
@@ -82,9 +94,107 @@ def test_what_was_read_is_written_again() -> None:
     assert back == source
 
 
+EVALUATED = """\
+name: a
+messages:
+  - {role: user, content: "Hi {{x}}"}
+testData:
+  - {x: 1}
+  - {x: 2, note: two}
+evaluators:
+  - name: names
+    string: {contains: Ada}
+  - name: ends
+    string: {endsWith: "."}
+  - name: whole
+    string: {equals: "Dear Ada."}
+  - name: judged
+    llm: {modelId: m, prompt: "Is {{completion}} kind?", choices: [{choice: "1", score: 1}]}
+  - name: similar
+    uses: github/similarity
+  - name: unknown
+    string: {matches: "a+"}
+"""
+
+
+def test_evaluators_hold_for_every_row_of_test_data_and_what_they_are_not_is_told() -> None:
+    imported = read(EVALUATED)
+    expected = {"contains": "Ada", "ends_with": ".", "equals": "Dear Ada.", "ignore_case": True}
+    assert imported.source.tests == check_cases(
+        "tests", [{"variables": {"x": number}, "expect": expected} for number in (1, 2)]
+    )
+    told = "asks a model to judge, or is not known here; kept in the metadata, and no case has it"
+    assert imported.notes == (
+        *(f"evaluators[{index}]: {told}" for index in (3, 4, 5)),
+        "testData: note: no variable of the messages; kept in the metadata, and no case has it",
+    )
+
+
+def test_test_data_and_evaluators_come_back_as_they_were_while_the_cases_are_the_same() -> None:
+    source = read(EVALUATED).source
+    exported = write_foreign(source, Format.GITHUB)
+    document, before = yaml.safe_load(exported.text), yaml.safe_load(EVALUATED)
+    assert exported.lost == ()
+    assert {key: document[key] for key in ("testData", "evaluators")} == {
+        key: before[key] for key in ("testData", "evaluators")
+    }
+    assert again(source, Format.GITHUB).source == source
+
+
+def test_changed_cases_are_written_beside_what_no_case_says() -> None:
+    cases = check_cases("tests", [{"variables": {"x": 3}, "expect": {"contains": "Bo", "ignore_case": True}}])
+    source = read(EVALUATED).source.model_copy(update={"tests": cases})
+    exported = write_foreign(source, Format.GITHUB)
+    document = yaml.safe_load(exported.text)
+    assert (document["testData"], exported.lost) == ([{"x": 3}], ())
+    assert [each["name"] for each in document["evaluators"]] == [
+        "contains Bo",
+        "judged",
+        "similar",
+        "unknown",
+    ]
+    back = again(source, Format.GITHUB).source
+    assert back.tests == cases
+    without = write_foreign(source.model_copy(update={"tests": ()}), Format.GITHUB)
+    assert "testData" not in yaml.safe_load(without.text)
+
+
+def test_what_of_cases_github_cannot_say_is_listed() -> None:
+    cases = [
+        {
+            "name": "a",
+            "variables": {"b": 1},
+            "messages": [{"role": "user", "content": "?"}],
+            "expect": {
+                "contains": "x",
+                "not_contains": "y",
+                "regex": "z",
+                "json_schema": {},
+                "python": "m:f",
+            },
+        }
+    ]
+    source = PromptSource.model_validate({
+        "name": "a", "prompt_type": "user", "template": "Hi {{ b }}", "tests": check_cases("tests", cases),
+    })  # fmt: skip
+    lost = write_foreign(source, Format.GITHUB).lost
+    assert [each.partition(":")[0] for each in lost] == [
+        "tests", "tests.messages", "tests.expect.not_contains", "tests.expect.regex", "tests.expect.json_schema",
+        "tests.expect.python", "tests.expect",
+    ]  # fmt: skip
+    both = source.model_copy(
+        update={"tests": check_cases("tests", [{"expect": {"contains": "x"}}, {"expect": {"equals": "y"}}])}
+    )
+    assert "differ from case to case" in "".join(write_foreign(both, Format.GITHUB).lost)
+    for form in (Format.DOTPROMPT, Format.PROMPTY, Format.DATAKNOBS, Format.LLM):
+        assert any("has no place for cases" in each for each in write_foreign(source, form).lost)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "named"),
     [
+        ("name: a\nmessages: [{role: user, content: a}]\ntestData:\n  - {}\n  - late\n", 5, "variables"),
+        ("name: a\nmessages: [{role: user, content: a}]\ntestData: late\n", 3, "testData"),
         ("name: a\nmessages:\n  - role: user\n    content: |\n      Hi\n      {{in}}\n", 6, "in is no name"),
         ("name: a\nmessages:\n  - role: root\n    content: Hi\n", 3, "root"),
         ("name: a\nmessages:\n  - user\n", 3, "role and content"),

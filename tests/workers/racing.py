@@ -63,10 +63,13 @@ async def move_about(lab: Lab, version_ids: list[str], seconds: float) -> int:
 
 
 async def watch_production(lab: Lab, seconds: float) -> list[int]:
-    """Look again and again how many production versions there are; return the counts that were seen."""
+    """Look again and again how many versions are production, by status and by tag; return the counts that were seen."""
     seen, ends_at = set(), time.monotonic() + seconds
     while time.monotonic() < ends_at:
         seen.add(len(await lab.versions.list_versions("tone", status="production")))
+        seen.add(len(await lab.versions.list_versions("tone", tags=["production"])))
+        live = await lab.versions.get_version("tone", "system", "production")
+        seen.add(0 if live is None or live.status != "production" else 1)
     return sorted(seen)
 
 

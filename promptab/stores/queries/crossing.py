@@ -13,7 +13,7 @@ from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.exposures import analysed
 from promptab.stores.queries.moments import kept_centers, summed
-from promptab.stores.queries.unit_facts import UnitFacts, series_of
+from promptab.stores.queries.unit_facts import UnitFacts, all_series
 from promptab.stores.schema import exposures
 
 
@@ -58,9 +58,11 @@ class CrossingQueries:
         dealt = select(crossed.c.dealt).where(crossed.c.unit == exposures.c.unit).scalar_subquery()
         members = (exposures.c.rolled_up.is_not(None), exposures.c.unit.in_(select(crossed.c.unit)))
 
-        def facts_of(some: Sequence[MetricDefinition]) -> UnitFacts:
-            series = [one for definition in some for one in series_of(definition)]
-            return UnitFacts(first, series, *members, columns=(dealt.label("dealt"),))
+        async def facts_of(some: Sequence[MetricDefinition]) -> UnitFacts:
+            columns = (dealt.label("dealt"),)
+            return await UnitFacts.of(
+                self._connection, first, all_series(some), *members, columns=columns, with_arms=True
+            )
 
         centers = await kept_centers(self._connection, first.experiment_id)
         found: dict[Cell, CrossedUnits] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, false, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, exists, false, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -106,11 +106,13 @@ def analysed(without: Collection[str] = ()) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions under which an exposure counts in an analysis; `without` names units, `*` all."""
     if EVERY_UNIT in without:
         return (false(),)
-    return (
-        exposures.c.source.in_(ANALYSED_SOURCES),
-        exposures.c.unit.not_in(sorted(without)),
-        _nobody_else(),
-    )
+    named = [exposures.c.unit.not_in(sorted(without))] if without else []
+    return (exposures.c.source.in_(ANALYSED_SOURCES), *named, _nobody_else())
+
+
+async def any_alias(connection: AsyncConnection) -> bool:
+    """Return whether any session turned out to be a user, so that units have events under several names."""
+    return bool((await connection.execute(select(exists().select_from(aliases)))).scalar_one())
 
 
 def _nobody_else() -> ColumnElement[bool]:

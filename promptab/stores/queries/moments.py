@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Float, FromClause, Table, case, delete, func, literal, select
@@ -31,8 +31,8 @@ class Sums(NamedTuple):
     arms: ArmsByEpoch
 
 
-FactsOf = Callable[[Sequence[MetricDefinition]], UnitFacts]
-"""Makes the facts that these metrics need, of the units that are meant."""
+FactsOf = Callable[[Sequence[MetricDefinition]], Awaitable[UnitFacts]]
+"""Makes the facts that these metrics need, of the units that are meant, with their arms."""
 
 
 def rolled_up_metrics(experiment: PromptExperiment, named: Iterable[str]) -> list[MetricDefinition]:
@@ -62,7 +62,7 @@ async def summed(
     found: dict[str, Sums] = {}
     for start in range(0, max(len(metrics), 1), METRICS_PER_QUERY):
         some = metrics[start : start + METRICS_PER_QUERY]
-        for value, sums in (await _summed(connection, facts_of(some), some, centers, by)).items():
+        for value, sums in (await _summed(connection, await facts_of(some), some, centers, by)).items():
             found.setdefault(value, Sums({}, sums.arms)).metrics.update(sums.metrics)
     return found
 
@@ -126,13 +126,10 @@ async def _summed(
     by: str | None,
 ) -> dict[str, Sums]:
     pairs = [unit_metric(metric, facts.carried) for metric in metrics]
-    about: dict[int, ColumnElement[Any]] = {
-        index: literal(centers[metric.name], Float)
-        for index, metric in enumerate(metrics)
-        if metric.name in centers
-    }
+    known = {index: centers[metric.name] for index, metric in enumerate(metrics) if metric.name in centers}
+    about: dict[int, ColumnElement[Any]] = {index: literal(center, Float) for index, center in known.items()}
     source: FromClause = facts.table
-    if unknown := [index for index in range(len(metrics)) if index not in about]:
+    if unknown := [index for index in range(len(metrics)) if index not in known]:
         # both read the same rows, which the database keeps for the second
         means = select(*(mean_over(pairs[i].n, pairs[i].s).label(f"mean_{i}") for i in unknown)).cte("means")
         about |= {index: means.c[f"mean_{index}"] for index in unknown}
@@ -143,6 +140,7 @@ async def _summed(
         for index, pair in enumerate(pairs)
         for name, column in _moments(pair, about[index]).items()
     ]
+    sums += [func.max(about[index]).label(f"center_{index}") for index in unknown]
     query = (
         select(
             *grouped,
@@ -160,21 +158,22 @@ async def _summed(
         counts = ArmCounts(int(row.exposed), int(row.reporting), int(row.switched))
         part.arms.setdefault(row.variant, {})[row.epoch] = counts
         for index, metric in enumerate(metrics):
-            values = {name: float(getattr(row, f"{name}_{index}")) for name in UnitSums._fields}
+            values = {name: getattr(row, f"{name}_{index}") for name in UnitSums._fields if name != "center"}
             if units := int(values.pop("units")):
+                center = known[index] if index in known else getattr(row, f"center_{index}")
+                sums_of_arm = {name: float(value) for name, value in {**values, "center": center}.items()}
                 by_epoch = part.metrics.setdefault(metric.name, {}).setdefault(row.variant, {})
-                by_epoch[row.epoch] = UnitSums(units=units, **values)
+                by_epoch[row.epoch] = UnitSums(units=units, **sums_of_arm)
     return found
 
 
 def _moments(pair: UnitMetric, center: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:
-    """Return the columns of `UnitSums`; a unit that does not count has n = s = 0."""
+    """Return the columns of `UnitSums` but for the center; a unit that does not count has n = s = 0."""
     residual = pair.s - center * pair.n
     return {
         "units": func.sum(case((pair.counts, 1), else_=0)),
         "n": func.sum(pair.n),
         "s": func.sum(pair.s),
-        "center": func.max(center),
         "rr": func.sum(residual * residual),
         "nn": func.sum(pair.n * pair.n),
         "rn": func.sum(residual * pair.n),

@@ -92,8 +92,11 @@ class RolledUpQueries:
             () if segment is None else (attribute_text(self._connection.dialect, segment).label("segment"),)
         )
 
-        def facts_of(some: Sequence[MetricDefinition]) -> UnitFacts:
-            return UnitFacts(experiment, all_series(some), *_rolled_up(since), columns=columns)
+        async def facts_of(some: Sequence[MetricDefinition]) -> UnitFacts:
+            series, members = all_series(some), _rolled_up(since)
+            return await UnitFacts.of(
+                self._connection, experiment, series, *members, columns=columns, with_arms=True
+            )
 
         centers = await kept_centers(self._connection, experiment.experiment_id)
         by = None if segment is None else "segment"

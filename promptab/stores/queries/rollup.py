@@ -80,7 +80,7 @@ class RollupQueries:
         return bool(row.units or row.events or skipped > SKIPPED_EVENTS)
 
     async def fold(self, experiment: PromptExperiment, *, now: datetime) -> bool:
-        """Take one bounded step inside a write transaction; return whether there is more to fold.
+        """Take one bounded step inside a write that is not shown; return whether there is more to fold.
 
         What has been summed up is whole where `is_behind` was False, or this returned False, in the same
         transaction; between two steps of a backlog some units are out of the moments. Nothing is folded for an
@@ -223,8 +223,8 @@ class RollupQueries:
     async def _add_moments(
         self, experiment: PromptExperiment, which: Sequence[ColumnElement[bool]], *, sign: int
     ) -> None:
-        def facts_of(some: Sequence[MetricDefinition]) -> UnitFacts:
-            return UnitFacts(experiment, all_series(some), *which)
+        async def facts_of(some: Sequence[MetricDefinition]) -> UnitFacts:
+            return await UnitFacts.of(self._connection, experiment, all_series(some), *which, with_arms=True)
 
         named = await named_measures(self._connection, experiment.experiment_id)
         metrics = rolled_up_metrics(experiment, named)

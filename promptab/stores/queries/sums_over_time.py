@@ -68,7 +68,7 @@ async def sums_over_time(
     from then; with a measurement window it is there, with all it will ever have, once its window has closed.
     """
     width = seconds * 1_000_000
-    changes = _changes(connection, experiment, metric, width, which)
+    changes = await _changes(connection, experiment, metric, width, which)
     before = UnitMetric(changes.c.counts_before, changes.c.n_before, changes.c.s_before)
     after = UnitMetric(changes.c.counts, changes.c.n, changes.c.s)
     mean = select(mean_over(after.n - before.n, after.s - before.s).label("center")).cte("mean")
@@ -111,7 +111,7 @@ async def units_over_time(
     if not moments:
         return {}
     width = seconds * 1_000_000
-    changes = _changes(connection, experiment, metric, width, which)
+    changes = await _changes(connection, experiment, metric, width, which)
     last = microseconds(max(moments)) - width
     query = select(changes).where(changes.c.start <= last).order_by(changes.c.start)
     found: dict[datetime, UnitValues] = {}
@@ -126,7 +126,7 @@ async def units_over_time(
     return found
 
 
-def _changes(
+async def _changes(
     connection: AsyncConnection,
     experiment: PromptExperiment,
     metric: MetricDefinition,
@@ -137,7 +137,7 @@ def _changes(
     window = window_of(experiment)
     if window is None:
         return _growth(connection, experiment, metric, width, which)
-    facts = UnitFacts(experiment, series_of(metric), *which)
+    facts = await UnitFacts.of(connection, experiment, series_of(metric), *which)
     pair = unit_metric(metric, facts.carried)
     closed = _instant(facts.c.at) + int(window.total_seconds() * 1_000_000)
     nothing = literal(0.0, Float)

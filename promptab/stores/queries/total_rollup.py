@@ -45,7 +45,7 @@ class TotalRollupQueries:
         return max(0, (row.newest or 0) - int(row.watermark))
 
     async def fold(self, kind: TotalKind) -> bool:
-        """Take one bounded step inside a write transaction; return whether there is more to fold."""
+        """Take one bounded step inside a write that is not shown; return whether there is more to fold."""
         query = select(total_watermarks.c.watermark).where(total_watermarks.c.kind == kind)
         watermark = int((await self._connection.execute(query.with_for_update())).scalar_one())
         stretch = await stretch_after(self._connection, watermark)

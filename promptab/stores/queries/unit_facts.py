@@ -10,6 +10,8 @@ from sqlalchemy import (
     ColumnElement,
     Dialect,
     Float,
+    FromClause,
+    Select,
     Subquery,
     Text,
     and_,
@@ -21,11 +23,12 @@ from sqlalchemy import (
     true,
     union_all,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.errors import InvalidInputError
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MEASURES, MetricDefinition
-from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.exposures import analysed, any_alias
 from promptab.stores.schema import aliases, exposures, unit_metric_totals, unit_totals
 
 
@@ -114,20 +117,42 @@ class UnitFacts:
     variant than its first exposure's do not count, and make it `switched`; those without a variant count.
     """
 
-    def __init__(
-        self,
+    @classmethod
+    async def of(
+        cls,
+        connection: AsyncConnection,
         experiment: PromptExperiment,
         series: Collection[Series],
         *which: ColumnElement[bool],
         columns: Sequence[ColumnElement[Any]] = (),
+        with_arms: bool = False,
         limit: int | None = None,
-    ) -> None:
+    ) -> UnitFacts:
         """`which` are conditions on exposures; `columns` are labelled, and come along with each unit.
 
-        With a `limit` the units exposed first are taken.
+        `with_arms` adds whether a unit is reporting and whether it is switched, which takes a fifth longer. With a
+        `limit` the units exposed first are taken.
         """
+        aliased = await any_alias(connection)
+        return cls(
+            experiment, series, which, columns=columns, with_arms=with_arms, limit=limit, aliased=aliased
+        )
+
+    def __init__(
+        self,
+        experiment: PromptExperiment,
+        series: Collection[Series],
+        which: Collection[ColumnElement[bool]],
+        *,
+        columns: Sequence[ColumnElement[Any]],
+        with_arms: bool,
+        limit: int | None,
+        aliased: bool,
+    ) -> None:
+        """As `of` has them; `aliased` is whether there is any alias."""
         self._series = list(dict.fromkeys(series))
         self._extra = [str(column.key) for column in columns]
+        self._with_arms = with_arms
         members = select(
             exposures.c.unit, exposures.c.variant, exposures.c.epoch, exposures.c.at, *columns
         ).where(
@@ -136,25 +161,27 @@ class UnitFacts:
         if limit is not None:
             members = members.order_by(exposures.c.at, exposures.c.unit).limit(limit)
         self._experiment_id = experiment.experiment_id
-        self.table = self._table(recorded_under(members.cte("members")))
+        self.table = self._table(recorded_under(members, "recorded", aliased=aliased))
 
     @property
     def c(self) -> Any:
-        """The columns: unit, variant, epoch, at, reporting and switched (0 or 1), and those that came along."""
+        """The columns: unit, variant, epoch, at, those that came along; with arms, reporting and switched (0 or 1)."""
         return self.table.c
 
     def carried(self, series: Series) -> Carried:
         index = self._series.index(series)
         return Carried(self.table.c[f"n_{index}"], self.table.c[f"s_{index}"])
 
-    def _table(self, recorded: CTE) -> CTE:
+    def _table(self, recorded: FromClause) -> CTE:
         own = unit_totals.c.variant.in_(("", recorded.c.variant))
-        member = [recorded.c[name] for name in ("unit", "variant", "epoch", "at", *self._extra)]
+        member = [recorded.c[name] for name in ("unit", "variant", "epoch", "at")]
+        arms = {"reporting": own, "switched": ~own} if self._with_arms else {}
         query = (
             select(
                 *member,
-                func.max(case((own, 1), else_=0)).label("reporting"),
-                func.max(case((~own, 1), else_=0)).label("switched"),
+                # the same in all rows of a unit: in the key they would be computed twice, and sorted by
+                *(func.min(recorded.c[name]).label(name) for name in self._extra),
+                *(func.max(case((holds, 1), else_=0)).label(name) for name, holds in arms.items()),
                 *(
                     cast(
                         func.sum(case((own, unit_totals.c[f"{part}_{series.measure}"]), else_=0)), Float
@@ -187,7 +214,7 @@ class UnitFacts:
             .cte("facts")
         )
 
-    def _of_rows(self, recorded: CTE) -> Subquery | None:
+    def _of_rows(self, recorded: FromClause) -> Subquery | None:
         """Return the series that have no columns, where any is asked for; without the units that carried none."""
         totals = unit_metric_totals
         wanted = {index: series.name for index, series in enumerate(self._series) if not series.has_columns}
@@ -232,12 +259,20 @@ def attribute_text(dialect: Dialect, name: str) -> ColumnElement[Any]:
     return func.coalesce(select(text).where(each.c.key == name).scalar_subquery(), "")
 
 
-def recorded_under(members: CTE, name: str = "recorded") -> CTE:
-    """Return each unit under all names that its events were recorded under: its own, and those of its sessions."""
+def recorded_under(members: Select[Any], name: str, *, aliased: bool) -> FromClause:
+    """Return each unit under all names that its events were recorded under: its own, and those of its sessions.
+
+    Where no name is an alias, units stay in the order of their key, and need not be sorted to be grouped.
+    """
+    if not aliased:
+        own = members.selected_columns["unit"]
+        # no CTE: SQLite would write it down where what is made of it is read twice
+        return members.add_columns(own.label("unit_as_recorded")).subquery(name)
+    chosen = members.cte(f"{name}_members")
     return union_all(
-        select(members, members.c.unit.label("unit_as_recorded")),
-        select(members, aliases.c.alias.label("unit_as_recorded")).join(
-            aliases, aliases.c.unit == members.c.unit
+        select(chosen, chosen.c.unit.label("unit_as_recorded")),
+        select(chosen, aliases.c.alias.label("unit_as_recorded")).join(
+            aliases, aliases.c.unit == chosen.c.unit
         ),
     ).cte(name)
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
-    CTE,
     BigInteger,
     ColumnElement,
     Float,
@@ -26,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.models import PromptExperiment
 from promptab.stats.covariate_sums import CovariateSums
 from promptab.stats.metric import MetricDefinition
-from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.exposures import analysed, any_alias
 from promptab.stores.queries.moments import mean_over
 from promptab.stores.queries.time_spans import DAY, start_of_stretch
 from promptab.stores.queries.unit_facts import (
@@ -54,7 +53,7 @@ async def covariate_sums(
     `which` are conditions on exposures. The past are the full days (UTC) before the day of the exposure, so that the
     totals by the day have it, whether the events are still there or not.
     """
-    pairs = _pairs(connection, experiment, metric, math.ceil(history_days), which)
+    pairs = await _pairs(connection, experiment, metric, math.ceil(history_days), which)
     means = select(
         mean_over(pairs.c.n, pairs.c.s).label("center"), mean_over(pairs.c.m, pairs.c.x).label("pre_center")
     ).cte("means")
@@ -84,7 +83,7 @@ async def covariate_sums(
     return found
 
 
-def _pairs(
+async def _pairs(
     connection: AsyncConnection,
     experiment: PromptExperiment,
     metric: MetricDefinition,
@@ -93,14 +92,13 @@ def _pairs(
 ) -> Any:
     """Return one row per unit that counts: (n, s) since its exposure, (m, x) before it."""
     series = series_of(metric)
-    facts = UnitFacts(experiment, series, *which)
-    members = (
-        select(exposures.c.unit, start_of_stretch(exposures.c.at, DAY).label("day"))
-        .where(exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which)
-        .cte("exposed")
+    facts = await UnitFacts.of(connection, experiment, series, *which)
+    members = select(exposures.c.unit, start_of_stretch(exposures.c.at, DAY).label("day")).where(
+        exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which
     )
+    recorded = recorded_under(members, "recorded_earlier", aliased=await any_alias(connection))
     capped = any(one.cap is not None for one in series)
-    told = _from_events(connection, series, members, days) if capped else _from_days(series, members, days)
+    told = _from_events(connection, series, recorded, days) if capped else _from_days(series, recorded, days)
     source: FromClause = facts.table
     for part in told:
         source = source.outerjoin(part, part.c.unit == facts.c.unit)
@@ -128,9 +126,8 @@ def _pairs(
     )
 
 
-def _from_days(series: tuple[Series, ...], members: CTE, days: int) -> list[Subquery]:
+def _from_days(series: tuple[Series, ...], recorded: FromClause, days: int) -> list[Subquery]:
     """Return what each unit's events carried before its exposure, by the totals; without units that have none."""
-    recorded = recorded_under(members, "recorded_earlier")
     sums: dict[str, ColumnElement[Any]]
     wide = {index: one for index, one in enumerate(series) if one.has_columns}
     rows = {index: one for index, one in enumerate(series) if not one.has_columns}
@@ -162,10 +159,9 @@ def _from_days(series: tuple[Series, ...], members: CTE, days: int) -> list[Subq
 
 
 def _from_events(
-    connection: AsyncConnection, series: tuple[Series, ...], members: CTE, days: int
+    connection: AsyncConnection, series: tuple[Series, ...], recorded: FromClause, days: int
 ) -> list[Subquery]:
     """Return the same from the single events, which is the only place to cap them in."""
-    recorded = recorded_under(members, "recorded_earlier")
     happened = start_of_stretch(events.c.at, DAY)
     source: FromClause = events.join(
         recorded,
@@ -178,14 +174,14 @@ def _from_events(
     return [_summed_up(recorded, source, sums, "earlier")]
 
 
-def _earlier(day: ColumnElement[Any], recorded: CTE, days: int) -> tuple[ColumnElement[bool], ...]:
+def _earlier(day: ColumnElement[Any], recorded: FromClause, days: int) -> tuple[ColumnElement[bool], ...]:
     """Return whether a day is among the full ones before the day of the unit's exposure."""
     at = type_coerce(day, BigInteger)
     return at < recorded.c.day, at >= recorded.c.day - days * DAY
 
 
 def _summed_up(
-    recorded: CTE, source: FromClause, sums: Mapping[str, ColumnElement[Any]], name: str
+    recorded: FromClause, source: FromClause, sums: Mapping[str, ColumnElement[Any]], name: str
 ) -> Subquery:
     totals = (cast(func.sum(column), Float).label(label) for label, column in sums.items())
     return select(recorded.c.unit, *totals).select_from(source).group_by(recorded.c.unit).subquery(name)

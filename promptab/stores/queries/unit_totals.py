@@ -144,12 +144,11 @@ def up_to_the_roll_up(experiment: PromptExperiment) -> list[ColumnElement[bool]]
 
 
 def units_with_events(experiment_id: str, step: Step) -> Select[Any]:
-    """Return the units that the events of a stretch belong to, aliases followed."""
+    """Return the units that the events of a stretch belong to, aliases followed; each as often as it has events."""
     return (
         select(func.coalesce(aliases.c.unit, events.c.unit))
         .select_from(events.outerjoin(aliases, aliases.c.alias == events.c.unit))
         .where(*_within(experiment_id, step))
-        .distinct()
     )
 
 

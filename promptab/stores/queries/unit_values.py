@@ -31,7 +31,7 @@ async def unit_values(
     `which` are conditions on exposures.
     """
     values: UnitValues = {}
-    facts = UnitFacts(experiment, series_of(metric), *which, limit=limit)
+    facts = await UnitFacts.of(connection, experiment, series_of(metric), *which, limit=limit)
     for row in await _rows(connection, facts, metric):
         _add(values, row)
     return values
@@ -46,12 +46,14 @@ async def segment_unit_values(
     *which: ColumnElement[bool],
 ) -> dict[str, UnitValues]:
     """Return the same for each of these values, as text, of an attribute of the units' exposures."""
-    text = attribute_text(connection.dialect, attribute)
+    text, series = attribute_text(connection.dialect, attribute), series_of(metric)
     found: dict[str, UnitValues] = {}
     wanted = sorted(segments)
     for start in range(0, len(wanted), VALUES_PER_QUERY):
         among = text.in_(wanted[start : start + VALUES_PER_QUERY])
-        facts = UnitFacts(experiment, series_of(metric), *which, among, columns=(text.label("segment"),))
+        facts = await UnitFacts.of(
+            connection, experiment, series, *which, among, columns=(text.label("segment"),)
+        )
         for row in await _rows(connection, facts, metric, facts.c.segment):
             _add(found.setdefault(row.segment, {}), row)
     return found

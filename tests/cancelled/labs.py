@@ -1,0 +1,119 @@
+"""The coroutines of `Lab` and of `Choice`, and opening."""
+
+from __future__ import annotations
+
+import promptab
+from promptab import StoreError
+from tests.cancelled import metrics
+from tests.cancelled.attempts import (
+    SECOND,
+    Attempt,
+    Preparation,
+    Stage,
+    pair,
+    reads,
+    recorded,
+    running,
+)
+
+
+async def choosing(stage: Stage) -> Attempt:
+    _, second = await pair(stage)
+    await stage.lab.versions.promote(second.version_id)  # and the snapshot in hand does not know it yet
+    return reads(
+        lambda: stage.lab.choose(stage.name),
+        (SECOND, "environment", "Be kinder."),
+        lambda choice: (choice.version and choice.version.version, choice.source, choice.render()),
+    )
+
+
+async def analyzing(stage: Stage) -> Attempt:
+    begun = await recorded(stage)
+    return reads(lambda: stage.lab.analyze(begun.experiment_id), metrics.RATES, metrics.rates)
+
+
+async def comparing(stage: Stage) -> Attempt:
+    begun = await recorded(stage)
+    return reads(lambda: stage.lab.compare(begun.experiment_id), metrics.RATES, metrics.rates)
+
+
+async def crossing(stage: Stage) -> Attempt:
+    one, other = await metrics.crossed(stage)
+    return reads(lambda: stage.lab.interaction(one, other), 6, lambda result: result.units)
+
+
+async def replaying(stage: Stage) -> Attempt:
+    begun = await recorded(stage, metrics.UNITS_TO_REPLAY)
+    return reads(lambda: stage.lab.replay(begun.experiment_id, runs=5), 5, lambda result: result.runs)
+
+
+async def promoting_the_winner(stage: Stage) -> Attempt:
+    begun = await recorded(stage, 120, plan={"minimum_units": 10})
+
+    async def look() -> object:
+        moves = await stage.lab.versions.deployments(stage.name, "system")
+        found = await stage.lab.experiments.get_experiment(begun.experiment_id)
+        assert found is not None
+        return [(move.action, move.version) for move in moves], found.status.value, found.winner
+
+    moved = [("promote", SECOND)]
+    return Attempt(
+        lambda: stage.lab.promote_winner(begun.experiment_id, allow_approximate=True),
+        look,
+        none=([], "running", None),
+        whole=(moved, "completed", SECOND),
+        between=[(moved, "running", None)],
+    )
+
+
+async def closing(stage: Stage) -> Attempt:
+    other = await promptab.open(stage.url).__aenter__()
+    version = await other.versions.create_version(stage.name, "system", "Be kind.")
+    for _ in range(3):
+        assert other.metrics.record_nowait(version.version_id, True)
+
+    async def look() -> object:
+        await other.close()
+        try:
+            await other.versions.list_versions()
+        except StoreError:
+            return "closed", other.metrics.stats().written
+        return "open", other.metrics.stats().written
+
+    # whoever closes may be cancelled; it is closed, and what is queued is written, all the same
+    return Attempt(other.close, look, none=("closed", 3), whole=("closed", 3))
+
+
+async def opening(stage: Stage) -> Attempt:
+    async def open_and_look() -> int:
+        async with promptab.open(stage.url) as other:
+            return len(await other.versions.list_versions(stage.name))
+
+    return reads(open_and_look, 0, lambda count: count)
+
+
+async def recording(stage: Stage) -> Attempt:
+    await running(stage)
+    choice = await stage.lab.choose(stage.name, user_id="u1")
+    assert choice.version is not None
+    version_id, number = choice.version.version_id, choice.version.version
+
+    async def look() -> object:
+        await stage.lab.store.flush()
+        events = await stage.lab.metrics.get_events(version_id)
+        return [(event.success, event.variant, event.user_id) for event in events]
+
+    return Attempt(lambda: choice.record(True), look, none=[], whole=[(True, number, "u1")])
+
+
+PREPARATIONS: dict[str, Preparation] = {
+    "analyze": analyzing,
+    "choose": choosing,
+    "close": closing,
+    "compare": comparing,
+    "interaction": crossing,
+    "promote_winner": promoting_the_winner,
+    "replay": replaying,
+}
+OF_CHOICES: dict[str, Preparation] = {"record": recording}
+OPENING: dict[str, Preparation] = {"open": opening}

@@ -1,0 +1,1 @@
+"""The provider of OpenFeature, asked by the client of its SDK."""
