@@ -6,6 +6,8 @@ from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, Pric
 from .cases import Case, CaseResult, Expectation
 from .choice import Choice
 from .completing import Completion
+from .decisions.deciding import decide, redecide
+from .decisions.decision import Decision, DecisionState
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
@@ -25,6 +27,7 @@ from .errors import (
     VariableError,
 )
 from .experiments import ABTestManager
+from .guardrails import Guardrail
 from .lab import Lab, open  # noqa: A004
 from .library import FileSystemPromptLibrary
 from .metrics import MetricsCollector, MetricsSummary, PerformancePeriod
@@ -44,6 +47,7 @@ from .models import (
     VersionStatus,
 )
 from .plan import AnalysisPlan
+from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats
 from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
@@ -65,12 +69,15 @@ __all__ = [
     "Choice",
     "Completion",
     "ConflictError",
+    "Decision",
+    "DecisionState",
     "Deployment",
     "Expectation",
     "ExperimentStatus",
     "FileSystemPromptLibrary",
     "FinishedCall",
     "GateError",
+    "Guardrail",
     "InteractionResult",
     "InvalidInputError",
     "Lab",
@@ -86,6 +93,7 @@ __all__ = [
     "NotFoundError",
     "ObservedStream",
     "PerformancePeriod",
+    "Policy",
     "Price",
     "PriceBook",
     "PromptExperiment",
@@ -97,6 +105,7 @@ __all__ = [
     "PromptabError",
     "QueueSettings",
     "QueueStats",
+    "RampStep",
     "ReplayResult",
     "StateError",
     "StoreError",
@@ -111,7 +120,9 @@ __all__ = [
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
+    "decide",
     "open",
+    "redecide",
     "track_cache_operation",
     "track_llm_call",
     "track_rag_retrieval",

@@ -15,13 +15,15 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "checks", "recent"}),
     frozenset({"records", "event_ids"}),
     frozenset({"stats"}),
-    frozenset({"plan"}),
+    frozenset({"plan", "guardrails"}),
+    frozenset({"policy"}),
     frozenset({"models"}),
-    frozenset({"semver", "allocation", "templates", "lifecycle", "measures", "queueing"}),
+    frozenset({"criteria", "semver", "allocation", "templates", "lifecycle", "measures", "queueing"}),
     frozenset({"calls", "tracking"}),
     frozenset({"cases", "content", "diff", "experiment_rules", "live_experiment"}),
     frozenset({"exclusion"}),
     frozenset({"analysis", "snapshot"}),
+    frozenset({"decisions"}),
     frozenset({"stores", "library"}),
     frozenset(
         {"formats", "managed", "resolving", "starting", "gathering", "totalling", "exposing", "snapshot_file"}

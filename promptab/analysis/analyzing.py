@@ -8,22 +8,28 @@ from promptab.analysis import sentences
 from promptab.analysis.checks import planned_shares, segment_dealings, units_of, validity_checks
 from promptab.analysis.difference import compared_metric
 from promptab.analysis.evidence import Evidence
+from promptab.analysis.guarding import guard_readings
 from promptab.analysis.result import (
     AnalysisResult,
-    Check,
     Method,
     MetricAnalysis,
     SegmentAnalysis,
     SeriesPoint,
 )
+from promptab.analysis.winning import winner_of
+from promptab.policy import Policy
 from promptab.stats.multiplicity import benjamini_hochberg
 from promptab.stats.sample_ratio import SampleRatio
 
 
 def analyze(
-    evidence: Evidence, method: Method = "sequential", *, confidence: float | None = None
+    evidence: Evidence,
+    method: Method = "sequential",
+    *,
+    confidence: float | None = None,
+    policy: Policy | None = None,
 ) -> AnalysisResult:
-    """Say what the evidence shows by one method.
+    """Say what the evidence shows by one method, and where the guardrails of a policy stand.
 
     `confidence` is the plan's unless given. The primary metric is judged at it, shared among the variants
     (Holm); each guardrail by one-sided bounds at it, unshared, as all have to pass; secondary metrics and
@@ -45,7 +51,7 @@ def analyze(
     approximate = (
         method == "sequential" and experiment.plan.window_hours is None and experiment.unit != "request"
     )
-    winner, reason = _winner(primary, checks, method, experiment.control)
+    winner, reason = winner_of(primary, checks, experiment.control)
     return AnalysisResult(
         experiment_id=experiment.experiment_id,
         experiment=experiment.name,
@@ -59,6 +65,7 @@ def analyze(
         planned_shares=planned_shares(evidence),
         metrics=metrics,
         checks=checks,
+        guards=() if policy is None else guard_readings(evidence, policy, metrics),
         segments=_segments(evidence, method, level, dealings),
         series=_series(evidence, method, level),
         approximate=approximate,
@@ -95,36 +102,6 @@ def adjusted_for_many(metrics: Sequence[MetricAnalysis], confidence: float) -> l
 
 def _primary_units(evidence: Evidence) -> list[int]:
     return [units_of(evidence, variant.key) for variant in evidence.experiment.variants]
-
-
-def _winner(
-    primary: MetricAnalysis, checks: Sequence[Check], method: Method, control: str
-) -> tuple[str | None, str]:
-    """Return the winner and why, or None and what is lacking."""
-    worthy = {
-        key: difference
-        for key, difference in primary.differences.items()
-        if difference.verdict == "better" and difference.size in {None, "large enough"}
-    }
-    failed = [check for check in checks if not check.passed]
-    barred = {key for check in failed for key in check.variants}
-    candidates = {key: difference for key, difference in worthy.items() if key not in barred}
-    best = primary.model_copy(update={"differences": candidates}).better()
-    of_all = any(not check.variants or control in check.variants for check in failed)
-    if of_all or (failed and best is None):
-        return None, "; ".join(f"{sentences.CHECK_WORDS[check.name]}: {check.detail}" for check in failed)
-    if best is None:
-        why = "; ".join(difference.sentence for difference in primary.differences.values())
-        better = any(difference.verdict == "better" for difference in primary.differences.values())
-        shown = f"No variant is shown to be better than {control}" + (" by enough" if better else "")
-        return None, f"{shown}: {why}"
-    rivals = len(candidates)
-    beside = (
-        f"; of the {rivals} variants that are better than {control} it has the best estimate"
-        if rivals > 1
-        else ""
-    )
-    return best, worthy[best].sentence + beside
 
 
 def _segments(

@@ -97,7 +97,7 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
     alone = contrast.epochs[0] if len(contrast.epochs) == 1 and not contrast.left_out else None
     if alone is not None and definition.is_rate:
         pair = treatment[alone], untreated[alone]
-        if all(_are_trials(arm) for arm in pair):
+        if all(are_trials(arm) for arm in pair):
             arms = arms._replace(trials=pair)
     if evidence.units is None:
         return arms
@@ -117,7 +117,7 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
     return arms
 
 
-def _are_trials(sums: UnitSums) -> bool:
+def are_trials(sums: UnitSums) -> bool:
     """Whether every unit has one event, of 0 or 1: only of these the squares add up to what the values do."""
     squares = sums.rr + 2.0 * sums.center * sums.rn + sums.center**2 * sums.nn
     return sums.nn == sums.n == sums.units and math.isclose(squares, sums.s, rel_tol=1e-9, abs_tol=1e-9)

@@ -179,6 +179,33 @@ class SeriesPoint(Record):
     """Of both variants."""
 
 
+GuardTechnique = Literal["exact rates", "betting", "confidence sequence", "not enough data"]
+
+
+class GuardReading(Record):
+    """One guardrail of a policy for one variant; that it failed is right at every look, whatever the method."""
+
+    guardrail: str
+    """As a line: "success_rate >= 0.8"."""
+    metric: str
+    variant: str
+    value: float | None
+    """Of the variant; None where nothing carried the metric."""
+    control: float | None
+    """The control's value, of a guardrail that is relative to it."""
+    units: int
+    """Of the variant, that the metric is over."""
+    p_value: float | None
+    """Of the guardrail being kept, at most 1; None where nothing can be said yet."""
+    alpha: float
+    """This reading's share of the policy's: the guardrail has failed where `p_value` is at most this."""
+    technique: GuardTechnique
+    verdict: Safety
+    needed: bool
+    """Whether nothing is promoted before the verdict is `pass`."""
+    sentence: str
+
+
 class AnalysisResult(Record):
     """What an experiment shows at one moment. In a notebook it shows itself."""
 
@@ -199,6 +226,8 @@ class AnalysisResult(Record):
     metrics: Mapping[str, MetricAnalysis]
     """By metric name: the primary first, then guardrails, then the others."""
     checks: tuple[Check, ...]
+    guards: tuple[GuardReading, ...] = ()
+    """Of the policy that was given: every guardrail for every variant but the control."""
     segments: tuple[SegmentAnalysis, ...] = ()
     series: tuple[SeriesPoint, ...] = ()
     """Oldest first; what a look at the end of each day (or hour) would have shown, before any adjustment for history.

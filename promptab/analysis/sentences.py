@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from promptab.analysis.result import (
     CheckName,
+    GuardReading,
     Method,
     MetricAnalysis,
     VariantDifference,
@@ -75,6 +76,23 @@ def of_difference(
 def not_after_correction(difference: VariantDifference, comparisons: int, adjusted_p: float) -> str:
     """Return the sentence of a difference that does not stand among so many."""
     return f"{difference.sentence}; not after correcting for {comparisons} comparisons (p = {adjusted_p:.2g})"
+
+
+def of_guard(reading: GuardReading) -> str:
+    """Return where a guardrail stands: kept, failed, or not known yet, with the numbers."""
+    said = {
+        "pass": "is shown to keep it",
+        "fail": "has failed it",
+        "undecided": "is not shown to keep it or to have failed it",
+    }[reading.verdict]
+    if reading.value is None:
+        return f"{reading.guardrail}: nothing of {reading.variant} carried {reading.metric} yet"
+    beside = "" if reading.control is None else f", the control {reading.control:.4g}"
+    doubt = "" if reading.p_value is None else f" (p = {reading.p_value:.2g}, fails at {reading.alpha:.2g})"
+    return (
+        f"{reading.guardrail}: {reading.variant} {said}; "
+        f"it has {reading.value:.4g} over {_units(reading.units)}{beside}{doubt}"
+    )
 
 
 def caution(

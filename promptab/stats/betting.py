@@ -213,6 +213,21 @@ def bernoulli_log_e_value(
     return _log_mixture(successes, trials - successes, rate, _concentration(tuning_trials, alpha))
 
 
+def betting_log_capital(
+    scores: Sequence[float] | Floats, *, mean: float, low: float, high: float, alpha: float
+) -> float:
+    """Return log K+(mean) of `betting_interval`: the evidence that the mean of the scores is above `mean`.
+
+    Of mean 1 at most while every score, given those before it, has a mean of `mean` or less. `alpha`, between 0 and
+    1, is the level that the stakes are for; the capital is evidence at any level. 0 without scores and for a mean
+    of `high`; `mean` is in [low, high]. Errors are those of `betting_interval`.
+    """
+    span = _span(low, high)
+    check_number("mean", mean, low=low, high=high)
+    # one direction alone is bet on, where the stakes of two share their alpha
+    return _log_capital(_arm(scores, low, high, 2.0 * _alpha(1.0 - alpha)), (mean - low) / span)
+
+
 class _Arm(NamedTuple):
     """The scores of one arm, brought to [0, 1], and the stake on each of them before it is capped."""
 

@@ -1,0 +1,90 @@
+"""A decision, and what it was made from: stored whether it was applied or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from promptab.records import Json, Record, Utc
+
+Action = Literal["continue", "ramp", "promote", "rollback", "pause", "stop"]
+Rule = Literal[
+    "mismatch",
+    "guardrail",
+    "all_withdrawn",
+    "paused",
+    "won",
+    "worse",
+    "no_effect",
+    "deadline",
+    "ramp",
+    "undecided",
+]
+"""What led to it:
+
+- `mismatch`: units were not dealt as the weights say, or outcomes are lost unevenly
+- `guardrail`: a variant is shown to have failed one
+- `all_withdrawn`: every variant but the control has been rolled back
+- `paused`: nothing is served, so nothing grows or is promoted
+- `won`: a variant is better by enough, with every check and guardrail passed and the ramp behind it
+- `worse`: every variant is shown to be worse than the control
+- `no_effect`: for every variant the smallest effect that is worth having is excluded
+- `deadline`: the longest duration has passed without a winner
+- `ramp`: the step has lasted long enough, and nothing speaks against the next one
+- `undecided`: none of these
+"""
+
+Consent = Literal["none", "approval", "by_hand"]
+"""Who has to agree before it is applied: nobody, somebody who approves it, or whoever does it, as nothing does it by
+itself.
+"""
+
+
+class DecisionState(Record):
+    """How far an experiment has come, as the one who applies decisions left it."""
+
+    started_at: Utc
+    step: int = 0
+    """The ramp step in force, from 0; of no meaning without a ramp."""
+    step_since: Utc | None = None
+    """None: since the start."""
+    step_units: Mapping[str, int] = Field(default_factory=dict)
+    """Exposed units by variant when the step began; none where left out."""
+    withdrawn: tuple[str, ...] = ()
+    """Variants that have been rolled back."""
+    paused: bool = False
+
+
+class DecisionInputs(Record):
+    """Everything that a decision was made from, as a document: `redecide` makes the same decision of it."""
+
+    analysis: Json
+    policy: Json
+    now: Utc
+    state: DecisionState
+
+
+class Decision(Record):
+    """What is to be done, and why."""
+
+    experiment_id: str
+    experiment: str
+    """The experiment's name."""
+    at: Utc
+    action: Action
+    rule: Rule
+    variants: tuple[str, ...] = ()
+    """The one to promote, those to roll back, or the one that has won where its experiment stops or goes on; else
+    empty."""
+    consent: Consent = "none"
+    step: int | None = None
+    """Of a ramp: the step to go to."""
+    traffic: float | None = None
+    """Of a ramp: the traffic of that step."""
+    numbers: Mapping[str, float | int | None]
+    """Those that the rule went by, by name."""
+    sentence: str
+    policy_digest: str
+    inputs: DecisionInputs

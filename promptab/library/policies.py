@@ -1,0 +1,62 @@
+"""`promptab.yaml`: the policies of a project, by name, and the defaults of its experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+from promptab.checks import check_mapping, check_name
+from promptab.criteria import AbTesting, Criteria, read_ab_testing, read_criteria
+from promptab.errors import InvalidInputError, PromptFileError
+from promptab.library.yaml_text import parse_yaml
+
+_KEYS = ("policies", "ab_testing")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFile:
+    """What the file declares."""
+
+    policies: Mapping[str, Criteria] = field(default_factory=dict)
+    """By name; in a policy's own fields, or in a shape that `read_criteria` reads."""
+    ab_testing: AbTesting | None = None
+
+
+def read_policy_file(text: str, *, path: str = "promptab.yaml") -> PolicyFile:
+    """Read the text of such a file; an empty one declares nothing.
+
+    Raises:
+        PromptFileError: with the line of the entry at fault.
+    """
+    located = parse_yaml(text, path=path)
+    if located.value is None:
+        return PolicyFile()
+
+    def refused_at(*at: str) -> AbstractContextManager[None]:
+        return _with_line(path, located.line(at))
+
+    with refused_at():
+        document = check_mapping("promptab.yaml", located.value)
+    for key in document:
+        if key not in _KEYS:
+            message = f"the key {key} is none of {', '.join(_KEYS)}"
+            raise PromptFileError(path, message, line=located.line((key,)))
+    policies = {}
+    with refused_at("policies"):
+        declared = check_mapping("policies", document.get("policies") or {})
+    for name, policy in declared.items():
+        with refused_at("policies", name):
+            policies[check_name("policies", name)] = read_criteria(policy)
+    if document.get("ab_testing") is None:
+        return PolicyFile(policies)
+    with refused_at("ab_testing"):
+        return PolicyFile(policies, read_ab_testing(document["ab_testing"]))
+
+
+@contextmanager
+def _with_line(path: str, line: int | None) -> Iterator[None]:
+    try:
+        yield
+    except InvalidInputError as error:
+        raise PromptFileError(path, str(error), line=line) from None
