@@ -2,6 +2,7 @@
 
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
+from .bandit import Bandit
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .cases import Case, CaseResult, Expectation
 from .choice import Choice
@@ -61,6 +62,7 @@ __all__ = [
     "AnalysisPlan",
     "AnalysisResult",
     "Assignment",
+    "Bandit",
     "Call",
     "CallObserver",
     "Case",

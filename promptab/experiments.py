@@ -9,6 +9,7 @@ from typing import Any
 
 from promptab.allocation import new_salt, normalise
 from promptab.assigning import Assigning, find_experiment
+from promptab.bandit import Algorithm, Bandit, check_bandit
 from promptab.checks import (
     check_flag,
     check_json_object,
@@ -69,6 +70,7 @@ class ABTestManager(Assigning):
         control: str | None = None,
         primary_metric: str = "success_rate",
         plan: AnalysisPlan | Mapping[str, Any] | None = None,
+        bandit: Bandit | Mapping[str, Any] | Algorithm | None = None,
         traffic: float = 1.0,
         unit: UnitKind = "user",
         sticky: bool = True,
@@ -88,7 +90,8 @@ class ABTestManager(Assigning):
         `control` names another. `plan` says how it will be analysed: metrics, guardrails, measurement window; it
         is frozen at the start. `traffic` is the share of units enrolled; `where` a condition over
         attributes; experiments of one `layer` (by default those on one prompt) never share a unit; `holdout`
-        names a share of units kept out, made with `set_holdout`. `starts_at` and `ends_at` schedule serving.
+        names a share of units kept out, made with `set_holdout`. `starts_at` and `ends_at` schedule serving. With
+        `bandit`, as in `bandit="thompson"`, the weights follow the primary metric, whenever `rebalance` is called.
 
         Raises `InvalidInputError`, and `NotFoundError` when it is to run and the prompt lacks a variant's
         version.
@@ -104,6 +107,15 @@ class ABTestManager(Assigning):
         arms = check_variants(variants)
         keys = [variant.key for variant in arms]
         weights = check_split(traffic_split, arms)
+        metric = canonical_metric("primary_metric", primary_metric)
+        settled = check_plan(plan)
+        adaptive = check_bandit(
+            bandit,
+            keys=keys,
+            primary=settled.definition(metric),
+            plan=settled,
+            sticky=check_flag("sticky", sticky) or unit == "request",
+        )
         now = self._clock()
         experiment = PromptExperiment(
             experiment_id=str(uuid.uuid4()),
@@ -116,7 +128,7 @@ class ABTestManager(Assigning):
             status=ExperimentStatus.DRAFT,
             traffic=check_share("traffic", traffic),
             unit=check_unit_kind(unit),
-            sticky=check_flag("sticky", sticky),
+            sticky=sticky,
             where=check_where(where),
             layer=f"{kind}/{prompt or label}" if layer is None else check_label("layer", layer),
             holdout=None if holdout is None else check_label("holdout", holdout),
@@ -124,11 +136,13 @@ class ABTestManager(Assigning):
                 check_unit("overrides", shown): check_key(f"overrides[{shown}]", key, keys)
                 for shown, key in check_mapping("overrides", overrides or {}).items()
             },
-            primary_metric=canonical_metric("primary_metric", primary_metric),
-            plan=check_plan(plan),
+            primary_metric=metric,
+            plan=settled,
+            bandit=adaptive,
             metadata=check_json_object("metadata", metadata or {}),
             salt=check_label("salt", salt or new_salt()),
             enrolment_salt=new_salt(),
+            uniform_salt=new_salt() if adaptive is not None and adaptive.uniform else None,
             starts_at=None if starts_at is None else check_time("starts_at", starts_at),
             ends_at=None if ends_at is None else check_time("ends_at", ends_at),
             created_at=now,

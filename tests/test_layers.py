@@ -16,7 +16,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"records", "event_ids"}),
     frozenset({"stats"}),
     frozenset({"plan", "guardrails"}),
-    frozenset({"policy"}),
+    frozenset({"policy", "bandit"}),
     frozenset({"models"}),
     frozenset({"criteria", "semver", "allocation", "templates", "lifecycle", "measures", "queueing"}),
     frozenset({"calls", "tracking"}),
