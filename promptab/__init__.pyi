@@ -1,5 +1,6 @@
 # The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
 
+from .analysis.adapting import Rebalancing
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
 from .bandit import Bandit
@@ -108,6 +109,7 @@ __all__ = [
     "QueueSettings",
     "QueueStats",
     "RampStep",
+    "Rebalancing",
     "ReplayResult",
     "StateError",
     "StoreError",

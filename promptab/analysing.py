@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from promptab.analysis.histogram import Histogram
 from promptab.analysis.result import METHODS, AnalysisResult, Method
 from promptab.assigning import find_experiment
-from promptab.checks import check_confidence, check_items, check_name, check_time
+from promptab.checks import check_confidence, check_flag, check_items, check_name, check_time
 from promptab.errors import InvalidInputError
 from promptab.gathering import Gathered, Question, gather
 from promptab.managed import Managed
@@ -18,7 +18,7 @@ from promptab.measures import canonical_metric
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store, Transaction
-from promptab.totalling import add_up, asks_for_the_past, fold_all
+from promptab.totalling import add_up, asks_for_the_past, roll_up
 
 if TYPE_CHECKING:
     from promptab.analysis.evidence import Evidence
@@ -43,6 +43,7 @@ class Analysing(Managed):
         *,
         series: Period | None = None,
         confidence: float | None = None,
+        uniform: bool = False,
     ) -> AnalysisResult:
         """Say what an experiment shows, metric by metric, and which variant wins or why none does.
 
@@ -53,9 +54,11 @@ class Analysing(Managed):
         what the primary metric looked like at the end of each hour or day. `confidence` is the plan's, 0.95
         unless declared.
 
+        The weights of a bandit follow the outcomes, so its units are weighted by the probability of what they got;
+        `uniform` takes those of its uniform slice alone, which were dealt alike, and analyses them like any others.
+
         Raises `NotFoundError` (also for a metric that is nowhere declared or recorded), `StateError` where several
-        experiments have that name, and
-        `InvalidInputError`.
+        experiments have that name, or there is no uniform slice, and `InvalidInputError`.
         """
         if method not in METHODS:
             raise InvalidInputError("method", method, f"one of {', '.join(METHODS)}")
@@ -72,7 +75,8 @@ class Analysing(Managed):
             await add_up(store, "units")
         now = self._clock()
 
-        question = Question(wanted, attributes, start, None if series is None else _SECONDS[series])
+        seconds = None if series is None else _SECONDS[series]
+        question = Question(wanted, attributes, start, seconds, check_flag("uniform", uniform))
 
         async def work(tx: Transaction) -> Gathered:
             return await gather(tx, found, question, now=now)
@@ -105,18 +109,7 @@ class Analysing(Managed):
         return await asyncio.to_thread(_histograms, await store.read(work))
 
     async def _roll_up(self, store: Store, experiment: PromptExperiment) -> None:
-        """Bring the summaries up to date, step by step, so that writers come in between."""
-        await store.flush()
-        now = self._clock()
-
-        async def behind(tx: Transaction) -> bool:
-            return await tx.rollup.is_behind(experiment, now=now)
-
-        async def fold(tx: Transaction) -> bool | None:
-            return await tx.rollup.fold(experiment, now=now)
-
-        if await store.read(behind):
-            await fold_all(store, fold)
+        await roll_up(store, experiment, now=self._clock)
 
     async def _keep(self, store: Store, experiment_id: str, gathered: Gathered) -> None:
         async def work(tx: Transaction) -> None:

@@ -29,7 +29,6 @@ from promptab.experiment_rules import (
     check_unit_kind,
     check_variants,
     check_where,
-    next_epoch,
     prompt_of,
 )
 from promptab.lifecycle import check_experiment_transition
@@ -43,7 +42,7 @@ from promptab.models import (
     UnitKind,
 )
 from promptab.plan import AnalysisPlan
-from promptab.starting import check_holdout, started
+from promptab.starting import check_holdout, dealt_anew, started
 from promptab.stores.base import Transaction
 
 LEAD_SECONDS = 2.0
@@ -285,19 +284,8 @@ class ABTestManager(Assigning):
                 raise StateError(
                     f"experiment {current.name!r} is {current.status}: its weights cannot change any more"
                 )
-            changed = current.model_copy(update={"traffic_split": shares})
-            if current.started_at is not None:
-                await tx.experiments.drop_epochs_after(current.experiment_id, now)
-                await tx.experiments.add_epoch(
-                    next_epoch(
-                        await tx.experiments.epochs_of(current.experiment_id),
-                        shares,
-                        evict=evict,
-                        starts_at=now if evict else now + timedelta(seconds=lead),
-                    )
-                )
-            await tx.experiments.replace(changed)
-            return changed
+            starts_at = now if evict else now + timedelta(seconds=lead)
+            return await dealt_anew(tx, current, shares, starts_at=starts_at, now=now, evict=evict)
 
         return await store.write(work)
 

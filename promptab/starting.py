@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from promptab.errors import NotFoundError, StateError
-from promptab.experiment_rules import check_schedule, first_epoch, uniform_epoch
+from promptab.experiment_rules import check_schedule, first_epoch, next_epoch, uniform_epoch
 from promptab.models import ExperimentStatus, PromptExperiment, VersionStatus
 from promptab.plan import AnalysisPlan
 from promptab.stats.metric import MetricDefinition
@@ -31,6 +32,25 @@ async def started(tx: Transaction, experiment: PromptExperiment, now: datetime) 
     if alike is not None:
         await tx.experiments.add_epoch(alike)
     return running
+
+
+async def dealt_anew(
+    tx: Transaction,
+    experiment: PromptExperiment,
+    shares: Mapping[str, float],
+    *,
+    starts_at: datetime,
+    now: datetime,
+    evict: bool = False,
+) -> PromptExperiment:
+    """Give the experiment new weights from then on, in place of any that have not begun by `now`."""
+    if experiment.started_at is not None:
+        await tx.experiments.drop_epochs_after(experiment.experiment_id, now)
+        epochs = await tx.experiments.epochs_of(experiment.experiment_id)
+        await tx.experiments.add_epoch(next_epoch(epochs, shares, evict=evict, starts_at=starts_at))
+    changed = experiment.model_copy(update={"traffic_split": shares})
+    await tx.experiments.replace(changed)
+    return changed
 
 
 async def check_holdout(tx: Transaction, experiment: PromptExperiment) -> None:

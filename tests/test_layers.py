@@ -35,7 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"planning", "exporting"}),
     frozenset({"retention"}),
     frozenset({"versions", "experiments", "metrics"}),
-    frozenset({"choice"}),
+    frozenset({"choice", "rebalancing"}),
     frozenset({"choosing"}),
     frozenset({"fallback"}),
     frozenset({"completing", "trying"}),

@@ -48,6 +48,7 @@ def analyze(
     metrics = {metric.metric: metric for metric in (primary, *others)}
     dealings = segment_dealings(evidence, method)
     checks = validity_checks(evidence, method, metrics, dealings)
+    is_adaptive = evidence.primary.weights is not None
     approximate = (
         method == "sequential" and experiment.plan.window_hours is None and experiment.unit != "request"
     )
@@ -68,11 +69,16 @@ def analyze(
         guards=() if policy is None else guard_readings(evidence, policy, metrics),
         segments=_segments(evidence, method, level, dealings),
         series=_series(evidence, method, level),
+        units_analysed="uniform slice" if experiment.bandit is not None and not is_adaptive else "all",
         approximate=approximate,
         winner=winner,
         reason=reason,
         caution=sentences.caution(
-            method, approximate=approximate, few_units=min(_primary_units(evidence)) < 30, metrics=metrics
+            method,
+            approximate=approximate,
+            few_units=min(_primary_units(evidence)) < 30,
+            metrics=metrics,
+            is_adaptive=is_adaptive,
         ),
     )
 

@@ -35,6 +35,10 @@ _APPROXIMATE = (
     "Approximate: later outcomes of a unit change what it was counted with; a measurement window in the plan "
     "(window_hours) makes it exact."
 )
+_ADAPTIVE = (
+    "The weights followed the outcomes: every unit counts by the probability of what it got (adaptively weighted "
+    "AIPW), as plain means would be biased."
+)
 _UNIT_WORDS: Mapping[MetricFormat, str] = {
     "percent": " points",
     "seconds": " s",
@@ -96,10 +100,17 @@ def of_guard(reading: GuardReading) -> str:
 
 
 def caution(
-    method: Method, *, approximate: bool, few_units: bool, metrics: Mapping[str, MetricAnalysis]
+    method: Method,
+    *,
+    approximate: bool,
+    few_units: bool,
+    metrics: Mapping[str, MetricAnalysis],
+    is_adaptive: bool = False,
 ) -> str:
     """Return when, and how far, the numbers may be believed."""
     said = [_HOW_TO_READ[method]]
+    if is_adaptive:
+        said.append(_ADAPTIVE)
     if approximate:
         said.append(_APPROXIMATE)
     if few_units:

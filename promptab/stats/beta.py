@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,10 @@ _Floats = NDArray[np.float64]
 
 # A density this much below its peak, in logarithms, adds nothing to sixteen digits.
 _NEGLIGIBLE = 40.0
+
+# Of the log odds that a rate may have, for integrals over several rates at once, and the nodes in each of them.
+_PIECES = 17
+_NODES = 16
 
 
 class BetaRate(NamedTuple):
@@ -163,6 +167,30 @@ class RateDifference:
                 rtol=1e-14,
             )
         )
+
+
+def probabilities_highest(rates: Sequence[BetaRate]) -> list[float]:
+    """Return for each of some independent rates the probability that it is the highest; they sum to 1.
+
+    P(k) = ∫ f_k(x) Π_j F_j(x) dx, by Gauss-Legendre over pieces of the log odds in which none of the rates varies much,
+    then shared out so that rounding leaves nothing over. A single rate is the highest.
+    """
+    lows = [math.log(rate.alpha / rate.beta) - rate.reach() for rate in rates]
+    highs = [math.log(rate.alpha / rate.beta) + BetaRate(rate.beta, rate.alpha).reach() for rate in rates]
+    corners = [np.linspace(low, high, _PIECES) for low, high in zip(lows, highs, strict=True)]
+    edges = np.unique(np.concatenate(corners))
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    halves = np.diff(edges)[:, None] / 2.0
+    odds = (edges[:-1, None] + halves * (nodes + 1.0)).ravel()
+    steps = (halves * weights).ravel()
+    below = np.stack([rate.below(expit(odds), expit(-odds)) for rate in rates])
+    found = []
+    for arm, rate in enumerate(rates):
+        density = steps * np.exp(rate.log_density(odds - math.log(rate.alpha / rate.beta)))
+        others = np.prod(np.delete(below, arm, axis=0), axis=0)
+        found.append(float(np.sum(density * others) / np.sum(density)))
+    total = math.fsum(found)
+    return [share / total for share in found]
 
 
 def _level(length: float) -> int:

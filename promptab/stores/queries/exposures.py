@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Row, exists, false, func, insert, select, 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.models import EVERY_UNIT, Exposure
+from promptab.models import EVERY_UNIT, Exposure, PromptExperiment
 from promptab.stores.schema import aliases, exposures
 
 ANALYSED_SOURCES = ("assigned", "reported", "alias")
@@ -84,9 +84,11 @@ class ExposureQueries:
         """
         return await self._counts(exposures.c.experiment_id == experiment_id, _nobody_else())
 
-    async def analysed_counts(self, experiment_id: str, *, without: Collection[str] = ()) -> dict[str, int]:
+    async def analysed_counts(self, experiment: PromptExperiment) -> dict[str, int]:
         """Return how many units count in an analysis, per variant."""
-        return await self._counts(exposures.c.experiment_id == experiment_id, *analysed(without))
+        return await self._counts(
+            exposures.c.experiment_id == experiment.experiment_id, *analysed_units(experiment)
+        )
 
     async def leave_out(self, experiment_id: str, unit: str | None) -> None:
         """Leave a unit (None: all) that was exposed before out of every analysis from now on."""
@@ -108,6 +110,16 @@ def analysed(without: Collection[str] = ()) -> tuple[ColumnElement[bool], ...]:
         return (false(),)
     named = [exposures.c.unit.not_in(sorted(without))] if without else []
     return (exposures.c.source.in_(ANALYSED_SOURCES), *named, _nobody_else())
+
+
+def analysed_units(experiment: PromptExperiment) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions under which an exposure to an experiment counts in its analysis.
+
+    A bandit is analysed by the probability of what each unit got, so units without one, as those that were reported,
+    are left out.
+    """
+    dealt = [] if experiment.bandit is None else [exposures.c.propensity.is_not(None)]
+    return (*analysed(experiment.overrides), *dealt)
 
 
 async def any_alias(connection: AsyncConnection) -> bool:
