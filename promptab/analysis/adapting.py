@@ -12,7 +12,7 @@ from promptab.bandit import Bandit
 from promptab.models import Epoch, ExperimentStatus, PromptExperiment
 from promptab.records import Record, Utc
 from promptab.stats.adaptive import weighted_means
-from promptab.stats.bandit import bandit_weights, best_probabilities
+from promptab.stats.bandit import bandit_shares
 from promptab.stats.contrast import ArmMean
 
 SMALLEST_CHANGE = 0.01
@@ -102,20 +102,18 @@ def _too_early(look: _Look, evidence: Evidence) -> str | None:
 
 def _moved(look: _Look, means: Mapping[str, ArmMean], *, trials: bool, evidence: Evidence) -> Rebalancing:
     definition, bandit, old = evidence.primary.definition, look.bandit, look.epoch.weights
-    is_share = definition.is_rate and trials
-    found = best_probabilities(list(means.values()), direction=definition.direction, are_trials=is_share)
-    best = dict(zip(means, found, strict=True))
-    weights = dict.fromkeys(old, 0.0) | bandit_weights(
+    found = bandit_shares(
         means,
         algorithm=bandit.algorithm,
         direction=definition.direction,
         floor=bandit.floor,
         challenger=bandit.challenger,
-        are_trials=is_share,
+        are_trials=definition.is_rate and trials,
     )
+    weights = dict.fromkeys(old, 0.0) | found.weights
     distance = sum(max(0.0, weights[key] - share) for key, share in old.items())
     if distance < SMALLEST_CHANGE:
-        return look.told(f"only {distance:.2%} of new units would change hands", best=best)
+        return look.told(f"only {distance:.2%} of new units would change hands", best=found.best)
     told = ", ".join(f"{key} {old[key]:.1%} to {share:.1%}" for key, share in weights.items())
     changed = {"changed": True, "epoch": look.epoch.number + 1, "weights": weights}
-    return look.told(f"by {definition.name}: {told}", best=best).model_copy(update=changed)
+    return look.told(f"by {definition.name}: {told}", best=found.best).model_copy(update=changed)

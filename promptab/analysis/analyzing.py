@@ -11,6 +11,7 @@ from promptab.analysis.evidence import Evidence
 from promptab.analysis.guarding import guard_readings
 from promptab.analysis.result import (
     AnalysisResult,
+    DealtUnits,
     Method,
     MetricAnalysis,
     SegmentAnalysis,
@@ -48,7 +49,9 @@ def analyze(
     metrics = {metric.metric: metric for metric in (primary, *others)}
     dealings = segment_dealings(evidence, method)
     checks = validity_checks(evidence, method, metrics, dealings)
-    is_adaptive = evidence.primary.weights is not None
+    dealt: DealtUnits = "as planned"
+    if experiment.bandit is not None:
+        dealt = "uniform slice" if evidence.primary.weights is None else "adaptively"
     approximate = (
         method == "sequential" and experiment.plan.window_hours is None and experiment.unit != "request"
     )
@@ -69,7 +72,7 @@ def analyze(
         guards=() if policy is None else guard_readings(evidence, policy, metrics),
         segments=_segments(evidence, method, level, dealings),
         series=_series(evidence, method, level),
-        units_analysed="uniform slice" if experiment.bandit is not None and not is_adaptive else "all",
+        dealt=dealt,
         approximate=approximate,
         winner=winner,
         reason=reason,
@@ -78,7 +81,7 @@ def analyze(
             approximate=approximate,
             few_units=min(_primary_units(evidence)) < 30,
             metrics=metrics,
-            is_adaptive=is_adaptive,
+            dealt=dealt,
         ),
     )
 

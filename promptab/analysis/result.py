@@ -35,6 +35,11 @@ Technique = Literal[
 weights followed the outcomes: adaptively weighted scores in the place of means."""
 
 
+DealtUnits = Literal["as planned", "adaptively", "uniform slice"]
+"""By weights that followed nothing; by those of a bandit, so that every unit counts by the probability of what it got;
+or only the units that a bandit dealt alike, which count as they are."""
+
+
 class VariantEstimate(Record):
     """One metric of one variant: value, error and interval over the epochs that the variants have in common, weighted
     alike, as their differences are; over all its own where it shares none with the control.
@@ -235,8 +240,8 @@ class AnalysisResult(Record):
     series: tuple[SeriesPoint, ...] = ()
     """Oldest first; what a look at the end of each day (or hour) would have shown, before any adjustment for history.
     Where points with few units add up to more than 20,000 of them, those beyond are by the methods for sums."""
-    units_analysed: Literal["all", "uniform slice"] = "all"
-    """Of a bandit: whether all units count, adaptively weighted, or only those that were dealt alike, as they are."""
+    dealt: DealtUnits = "as planned"
+    """How the units were dealt that are analysed."""
     approximate: bool
     """The confidence sequence assumes that a unit's outcomes stay as they are: without a measurement window later
     events change them. Promoting on such a result has to be allowed by name."""

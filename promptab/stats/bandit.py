@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptab.checks import MAX_MEASURE
 from promptab.stats.bayesian import probability_best
@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 _TIED = 1e-12
 
 
-def bandit_weights(
+class Shares(NamedTuple):
+    """By arm."""
+
+    weights: dict[str, float]
+    """They sum to 1 within rounding."""
+    best: dict[str, float]
+    """The probability of each arm that it is the best; they sum to 1 within rounding."""
+
+
+def bandit_shares(
     means: Mapping[str, ArmMean],
     *,
     algorithm: Algorithm = "thompson",
@@ -38,24 +47,24 @@ def bandit_weights(
     floor: float = 0.0,
     challenger: float = 0.0,
     are_trials: bool = False,
-) -> dict[str, float]:
-    """Return the share of each arm, which sum to 1 within rounding: floor + (1 - K floor) times what the algorithm
-    gives it.
+) -> Shares:
+    """Return the shares that K arms are to be dealt: floor + (1 - K floor) times what the algorithm gives each.
 
     `are_trials` says that the means are shares of units with one outcome of 0 or 1 each: these are believed by beta
     posteriors. Refuses nothing: arms of which nothing is known to vary are dealt alike.
     """
-    if not all(_is_usable(mean) for mean in means.values()):
-        return dict.fromkeys(means, 1.0 / len(means))
     arms = list(means.values())
+    if not all(_is_usable(arm) for arm in arms):
+        alike = dict.fromkeys(means, 1.0 / len(means))
+        return Shares(alike, alike)
+    best = best_probabilities(arms, direction=direction, are_trials=are_trials)
     if algorithm == "thompson":
-        shares = with_challenger(
-            best_probabilities(arms, direction=direction, are_trials=are_trials), challenger
-        )
+        shares = with_challenger(best, challenger)
     else:
         shares = _to_the_best(_INDICES[algorithm](arms, 1.0 if direction == "increase" else -1.0))
     rest = 1.0 - floor * len(arms)
-    return {key: floor + rest * share for key, share in zip(means, shares, strict=True)}
+    weights = {key: floor + rest * share for key, share in zip(means, shares, strict=True)}
+    return Shares(weights, dict(zip(means, best, strict=True)))
 
 
 def best_probabilities(

@@ -26,7 +26,7 @@ _Floats = NDArray[np.float64]
 _NEGLIGIBLE = 40.0
 
 # Of the log odds that a rate may have, for integrals over several rates at once, and the nodes in each of them.
-_PIECES = 17
+_PIECES = 8
 _NODES = 16
 
 
@@ -177,7 +177,7 @@ def probabilities_highest(rates: Sequence[BetaRate]) -> list[float]:
     """
     lows = [math.log(rate.alpha / rate.beta) - rate.reach() for rate in rates]
     highs = [math.log(rate.alpha / rate.beta) + BetaRate(rate.beta, rate.alpha).reach() for rate in rates]
-    corners = [np.linspace(low, high, _PIECES) for low, high in zip(lows, highs, strict=True)]
+    corners = [np.linspace(low, high, _PIECES + 1) for low, high in zip(lows, highs, strict=True)]
     edges = np.unique(np.concatenate(corners))
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     halves = np.diff(edges)[:, None] / 2.0

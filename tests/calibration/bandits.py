@@ -14,7 +14,14 @@ from promptab.analysis.adapting import proposed
 from promptab.analysis.evidence import ArmCounts, Evidence, MetricEvidence
 from promptab.analysis.inference import Arms, Finding, arms_of, find
 from promptab.bandit import Bandit
-from promptab.models import UNIFORM_EPOCH, Epoch, ExperimentStatus, PromptExperiment, PromptType, PromptVariant
+from promptab.models import (
+    UNIFORM_EPOCH,
+    Epoch,
+    ExperimentStatus,
+    PromptExperiment,
+    PromptType,
+    PromptVariant,
+)
 from promptab.plan import AnalysisPlan
 from promptab.stats.metric import BUILT_IN_METRICS
 from promptab.stats.multiplicity import simultaneous_confidence
@@ -23,8 +30,10 @@ from promptab.stats.summary import UnitSums
 from tests.calibration.experiments import CONFIDENCE, named
 from tests.calibration.tally import Tally
 
-BATCHES, BATCH_UNITS = 20, 200
+BATCHES, BATCH_UNITS = 10, 400
 LOOKS_PER_BATCH = 2
+SLICE = 0.2
+"""A tenth of 4,000 units dealt to five arms would be too few to look at."""
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MILLIONTH = 1e-6
 """What regrets, shares and biases are counted in."""
@@ -47,7 +56,7 @@ class Rule(NamedTuple):
 
 
 def _rule(label: str, **fields: object) -> Rule:
-    return Rule(label, Bandit(batch_hours=0.0, batch_units=1, uniform=0.1, **fields))  # type: ignore[arg-type] # as declared
+    return Rule(label, Bandit(batch_hours=0.0, batch_units=1, uniform=SLICE, **fields))  # type: ignore[arg-type] # as declared
 
 
 RULES = (
@@ -83,8 +92,8 @@ def simulate_bandit(setting: BanditSetting, runs: int, seed: int) -> Tally:
     """Run experiments, and count in how many of them a difference to the control was found where there is none.
 
     "weighted" is the analysis of a bandit at the end, "weighted, looks" the same at any of the looks from 100 units in
-    each arm on; "slice" and "slice, looks" are of the uniform slice alone, and "naive" a t test of all units as they
-    are. A name with " missed" counts experiments in which an interval was beside a difference, "regret", "best" and the
+    each arm on; "slice, looks" is of the uniform slice alone, and "naive" a t test of all units at the end, as they
+    are. A name with " missed" counts experiments in which an interval was beside a difference; "regret", "best" and the
     biases are sums of millionths.
     """
     generator = np.random.default_rng(seed)
@@ -123,9 +132,9 @@ class _Run:
         return {epoch.number: epoch.weights for epoch in self.epochs}
 
     def deal(self, units: int) -> None:
-        """Deal so many units by the weights in force, a tenth of them alike."""
+        """Deal so many units by the weights in force, part of them in the slice."""
         setting, last = self.setting, self.epochs[-1]
-        sliced = int(self.generator.binomial(units, 0.1))
+        sliced = int(self.generator.binomial(units, SLICE))
         parts = ((UNIFORM_EPOCH, sliced, self.epochs[0]), (last.number, units - sliced, last))
         gone = self.dealt / (BATCHES * BATCH_UNITS)
         for number, count, epoch in parts:
@@ -166,10 +175,10 @@ class _Run:
         fewest = min(UnitSums.pooled(by_epoch.values()).units for by_epoch in self.sums.values())
         found: set[str] = set()
         evidence = self.evidence()
-        if method == "fixed" or fewest >= PLAN.minimum_units:
+        if fewest >= PLAN.minimum_units:
             found |= self._compared(evidence.primary, method, f"weighted{suffix}")
         in_slice = min(by_epoch[UNIFORM_EPOCH].units for by_epoch in self.sums.values())
-        if method == "fixed" or in_slice >= PLAN.minimum_units:
+        if method == "sequential" and in_slice >= PLAN.minimum_units:
             found |= self._compared(evidence.uniform().primary, method, f"slice{suffix}")
         return found
 
@@ -183,7 +192,9 @@ class _Run:
         for each, mean in zip(arms, self.setting.arms[1:], strict=True):
             finding: Finding = find(method, each, PLAN, level)  # type: ignore[arg-type] # one of the methods
             judged = finding._replace(
-                p_value=None if finding.p_value is None else finding.p_value * CONFIDENCE_SHARE / (1.0 - level)
+                p_value=None
+                if finding.p_value is None
+                else finding.p_value * CONFIDENCE_SHARE / (1.0 - level)
             )
             found |= named(name, judged, mean - self.setting.arms[0])
         return found
@@ -250,14 +261,19 @@ REALS: Mapping[int, tuple[float, ...]] = {
     3: (0.6, 0.62, 0.67),
     5: (0.6, 0.58, 0.6, 0.63, 0.68),
 }
+TIMES, FASTER = (1.2, 1.2), (1.2, 1.12)
+DRIFT = 0.2
 
 
-def bandit_settings() -> Iterator[BanditSetting]:
-    """Yield the rows of the table without an effect: every rule with 2, 3 and 5 arms, and Thompson's where the base
-    value moves, and where times are to be short.
-    """
-    for arms, rule in itertools.product(NULLS, RULES):
-        if arms > 2 or "top-two" not in rule.label:
-            yield BanditSetting(NULLS[arms], rule.label)
-    yield BanditSetting(NULLS[2], drift=0.2)
-    yield BanditSetting((1.2, 1.2), metric="response_time")
+def _settings(arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...]) -> Iterator[BanditSetting]:
+    for count, rule in itertools.product(arms, RULES):
+        # of two arms each is the other's challenger
+        if count > 2 or "top-two" not in rule.label:
+            yield BanditSetting(arms[count], rule.label)
+    yield BanditSetting(arms[2], drift=DRIFT)
+    yield BanditSetting(times, metric="response_time")
+
+
+NULL_SETTINGS = tuple(_settings(NULLS, TIMES))
+REAL_SETTINGS = tuple(_settings(REALS, FASTER))
+"""Every rule with 2, 3 and 5 arms; and Thompson's where the base value rises, and where times are to be short."""
