@@ -33,7 +33,8 @@ class Rebalancing(Record):
     weights: Mapping[str, float]
     """The present share of each variant; of a change, the new one."""
     best: Mapping[str, float]
-    """The probability of each variant that takes new units that it is the best; empty where that was not asked."""
+    """The probability of each variant that takes new units that it is the best; empty where that was not asked, as by
+    algorithms that do not go by it."""
     units: Mapping[str, int]
     """Units of each variant that are counted."""
     reason: str

@@ -43,6 +43,9 @@ from promptab.stats.summary import UnitSums
 Arms = Mapping[str, Mapping[int, UnitSums]]
 Weights = Mapping[int, Mapping[str, float]]
 
+_NO_UNITS = UnitSums()
+_NOTHING: Mapping[int, UnitSums] = {}
+
 UNIFORM = 0
 """The epoch of the uniform slice: a plain experiment beside all batches."""
 
@@ -50,6 +53,14 @@ UNIFORM = 0
 class _Guess(NamedTuple):
     """What a unit of an arm is expected to add to s and to n."""
 
+    s: float
+    n: float
+
+
+class _Earlier(NamedTuple):
+    """What the units of an arm add up to over all earlier batches."""
+
+    units: int
     s: float
     n: float
 
@@ -154,26 +165,27 @@ class _Parts(NamedTuple):
 
 def _batches(arms: Arms, weights: Weights) -> Iterator[_Batch]:
     """Yield the batches that have units, the uniform slice first, each with the arms that can be scored in it."""
-    earlier: dict[str, UnitSums] = {}
+    earlier: dict[str, _Earlier] = {}
     for epoch in sorted(weights):
         shares = {key: share for key, share in weights[epoch].items() if share > 0.0}
-        sums = {key: arms.get(key, {}).get(epoch, UnitSums()) for key in shares}
+        sums = {key: arms.get(key, _NOTHING).get(epoch, _NO_UNITS) for key in shares}
         units = sum(of_arm.units for of_arm in sums.values())
         if not units:
             continue
-        arm_batches = {
-            key: found
-            for key, share in shares.items()
-            if (found := _arm_batch(sums[key], units, share, earlier.get(key))) is not None
-        }
+        arm_batches = {}
+        for key, share in shares.items():
+            found = _arm_batch(sums[key], units, share, earlier.get(key))
+            if found is not None:
+                arm_batches[key] = found
         weight = 1.0 / math.sqrt(sum(1.0 / share for share in shares.values()))
         yield _Batch(epoch, units, weight, len(shares), arm_batches)
         if epoch != UNIFORM:
             for key, of_arm in sums.items():
-                earlier[key] = UnitSums.pooled((earlier.get(key, UnitSums()), of_arm))
+                before = earlier.get(key, _Earlier(0, 0.0, 0.0))
+                earlier[key] = _Earlier(before.units + of_arm.units, before.s + of_arm.s, before.n + of_arm.n)
 
 
-def _arm_batch(sums: UnitSums, units: int, share: float, earlier: UnitSums | None) -> _ArmBatch | None:
+def _arm_batch(sums: UnitSums, units: int, share: float, earlier: _Earlier | None) -> _ArmBatch | None:
     if earlier is not None and earlier.units:
         guess = _Guess(earlier.s / earlier.units, earlier.n / earlier.units)
         return _ArmBatch(sums, share, guess, is_own=False)
@@ -214,12 +226,13 @@ def _augmented(batch: _Batch, arm: _ArmBatch, total: float, guess: float) -> flo
 def _spread(batch: _Batch, key: str, scored: _Scored) -> _Spread:
     """Sum up d = (z - c) / (e m) over the units that got the arm, with z = s - R n and its guess c."""
     arm = batch.arms[key]
-    sums = arm.sums.recentered(scored.ratio)
-    units = sums.units
+    sums, units = arm.sums, arm.sums.units
+    shift = scored.ratio - sums.center
+    squares = sums.rr - 2.0 * shift * sums.rn + shift * shift * sums.nn
     total = sums.s - scored.ratio * sums.n
     guess = arm.guess.s - scored.ratio * arm.guess.n
     scale = arm.share * scored.per_unit
-    second = max(0.0, sums.rr - 2.0 * guess * total + units * guess * guess) / scale / scale
+    second = max(0.0, squares - 2.0 * guess * total + units * guess * guess) / scale / scale
     if arm.is_own:
         # the guess took one degree of freedom
         second *= units / (units - 1)

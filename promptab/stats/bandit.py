@@ -36,7 +36,8 @@ class Shares(NamedTuple):
     weights: dict[str, float]
     """They sum to 1 within rounding."""
     best: dict[str, float]
-    """The probability of each arm that it is the best; they sum to 1 within rounding."""
+    """The probability of each arm that it is the best, which sum to 1 within rounding; empty where the algorithm does
+    not ask."""
 
 
 def bandit_shares(
@@ -57,14 +58,15 @@ def bandit_shares(
     if not all(_is_usable(arm) for arm in arms):
         alike = dict.fromkeys(means, 1.0 / len(means))
         return Shares(alike, alike)
-    best = best_probabilities(arms, direction=direction, are_trials=are_trials)
+    best: list[float] = []
     if algorithm == "thompson":
+        best = best_probabilities(arms, direction=direction, are_trials=are_trials)
         shares = with_challenger(best, challenger)
     else:
         shares = _to_the_best(_INDICES[algorithm](arms, 1.0 if direction == "increase" else -1.0))
     rest = 1.0 - floor * len(arms)
     weights = {key: floor + rest * share for key, share in zip(means, shares, strict=True)}
-    return Shares(weights, dict(zip(means, best, strict=True)))
+    return Shares(weights, dict(zip(means, best, strict=False)))
 
 
 def best_probabilities(
