@@ -1,7 +1,9 @@
 # The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
 
+from .analysis.adapting import Rebalancing
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
+from .bandit import Bandit
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .cases import Case, CaseResult, Expectation
 from .choice import Choice
@@ -63,6 +65,7 @@ __all__ = [
     "AnalysisPlan",
     "AnalysisResult",
     "Assignment",
+    "Bandit",
     "Call",
     "CallObserver",
     "Case",
@@ -108,6 +111,7 @@ __all__ = [
     "QueueSettings",
     "QueueStats",
     "RampStep",
+    "Rebalancing",
     "ReplayResult",
     "Rollout",
     "StateError",

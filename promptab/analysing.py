@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from promptab.analysis.histogram import Histogram
 from promptab.analysis.result import METHODS, AnalysisResult, Method
 from promptab.assigning import find_experiment
-from promptab.checks import check_confidence, check_items, check_name, check_time
+from promptab.checks import check_confidence, check_flag, check_items, check_name, check_time
 from promptab.errors import InvalidInputError
 from promptab.gathering import Gathered, Question, gather
 from promptab.managed import Managed
@@ -19,7 +19,7 @@ from promptab.models import PromptExperiment
 from promptab.policy import Policy
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store, Transaction
-from promptab.totalling import add_up, asks_for_the_past, fold_all
+from promptab.totalling import add_up, asks_for_the_past, roll_up
 
 if TYPE_CHECKING:
     from promptab.analysis.evidence import Evidence
@@ -45,6 +45,7 @@ class Analysing(Managed):
         series: Period | None = None,
         confidence: float | None = None,
         policy: Policy | None = None,
+        uniform: bool = False,
     ) -> AnalysisResult:
         """Say what an experiment shows, metric by metric, and which variant wins or why none does.
 
@@ -56,9 +57,11 @@ class Analysing(Managed):
         or day. `confidence` is the plan's, 0.95 unless declared. `policy` is the one whose guardrails are read,
         by default the experiment's; another is read as if the experiment had been started with it.
 
+        The weights of a bandit follow the outcomes, so its units are weighted by the probability of what they got;
+        `uniform` takes those of its uniform slice alone, which were dealt alike, and analyses them like any others.
+
         Raises `NotFoundError` (also for a metric that is nowhere declared or recorded), `StateError` where several
-        experiments have that name, and
-        `InvalidInputError`.
+        experiments have that name, or there is no uniform slice, and `InvalidInputError`.
         """
         if method not in METHODS:
             raise InvalidInputError("method", method, f"one of {', '.join(METHODS)}")
@@ -76,13 +79,9 @@ class Analysing(Managed):
         now = self._clock()
 
         read, acted_on = _with_policy(found, policy)
-        question = Question(
-            wanted,
-            attributes,
-            start or found.policy_since,
-            None if series is None else _SECONDS[series],
-            acted_on,
-        )
+        seconds = None if series is None else _SECONDS[series]
+        alike = check_flag("uniform", uniform)
+        question = Question(wanted, attributes, start or found.policy_since, seconds, acted_on, alike)
 
         async def work(tx: Transaction) -> Gathered:
             return await gather(tx, read, question, now=now)
@@ -115,18 +114,7 @@ class Analysing(Managed):
         return await asyncio.to_thread(_histograms, await store.read(work))
 
     async def _roll_up(self, store: Store, experiment: PromptExperiment) -> None:
-        """Bring the summaries up to date, step by step, so that writers come in between."""
-        await store.flush()
-        now = self._clock()
-
-        async def behind(tx: Transaction) -> bool:
-            return await tx.rollup.is_behind(experiment, now=now)
-
-        async def fold(tx: Transaction) -> bool | None:
-            return await tx.rollup.fold(experiment, now=now)
-
-        if await store.read(behind):
-            await fold_all(store, fold)
+        await roll_up(store, experiment, now=self._clock)
 
     async def _keep(self, store: Store, experiment_id: str, gathered: Gathered) -> None:
         async def work(tx: Transaction) -> None:

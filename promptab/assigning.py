@@ -114,9 +114,16 @@ class Assigning(Managed):
         """Deal to a user that is new to this snapshot, in an experiment that asks no more than who it is."""
         unit = check_unit("user_id", user_id)
         unit = snapshot.aliases.get(unit, unit)
-        variant = live.plain_variant(unit)
+        variant, dealing = live.plain_variant(unit), live.dealings[0]
         store.enqueue(
-            Exposure(live.experiment.experiment_id, unit, variant.key, live.dealings[0].number, self._clock())
+            Exposure(
+                live.experiment.experiment_id,
+                unit,
+                variant.key,
+                dealing.number,
+                self._clock(),
+                propensity=dealing.weights[variant.key],
+            )
         )
         served = variant.version or variant.key
         self._remember(snapshot, called, user_id, served)

@@ -10,7 +10,7 @@ from promptab.allocation import AllocationMap, allocate, normalise, reallocate
 from promptab.checks import check_items, check_mapping, check_name
 from promptab.criteria import read_criteria
 from promptab.errors import InvalidInputError
-from promptab.models import Epoch, PromptExperiment, PromptVariant, UnitKind
+from promptab.models import UNIFORM_EPOCH, Epoch, PromptExperiment, PromptVariant, UnitKind
 from promptab.plan import AnalysisPlan
 from promptab.policy import Policy, RampStep
 
@@ -23,6 +23,21 @@ def first_epoch(experiment: PromptExperiment, starts_at: datetime) -> Epoch:
         starts_at=starts_at,
         weights=experiment.traffic_split,
         segments=allocate(experiment.traffic_split).to_json(),
+    )
+
+
+def uniform_epoch(experiment: PromptExperiment, starts_at: datetime) -> Epoch | None:
+    """Deal the whole space alike, for the uniform slice; None where the experiment has none."""
+    if experiment.uniform_salt is None:
+        return None
+    dealt = [key for key, share in experiment.traffic_split.items() if share > 0.0]
+    alike = normalise(dict.fromkeys(dealt, 1.0), positive=True)
+    return Epoch(
+        experiment_id=experiment.experiment_id,
+        number=UNIFORM_EPOCH,
+        starts_at=starts_at,
+        weights=alike,
+        segments=allocate(alike).to_json(),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from promptab.allocation import new_salt, normalise
 from promptab.assigning import Assigning, find_experiment
+from promptab.bandit import Algorithm, Bandit, check_bandit
 from promptab.changing_policy import with_policy
 from promptab.checks import (
     check_flag,
@@ -73,6 +74,7 @@ class ABTestManager(Assigning):
         primary_metric: str | None = None,
         plan: AnalysisPlan | Mapping[str, Any] | None = None,
         policy: Policy | Mapping[str, Any] | None = None,
+        bandit: Bandit | Mapping[str, Any] | Algorithm | None = None,
         traffic: float = 1.0,
         unit: UnitKind = "user",
         sticky: bool = True,
@@ -92,7 +94,8 @@ class ABTestManager(Assigning):
         `control` names another. `primary_metric` is the policy's where that names one, else the success rate.
         `plan` says how it will be analysed (metrics, guardrails, measurement window) and `policy` what is done about
         it, as a `Policy` or in a shape that `promptab.criteria.read_criteria` reads; both are frozen at the start,
-        and with a ramp the traffic is then its first step's. `traffic` is the share of units enrolled; `where` a
+        and with a ramp the traffic is then its first step's. With `bandit`, as in `bandit="thompson"`, the weights
+        follow the primary metric, whenever `rebalance` is called. `traffic` is the share of units enrolled; `where` a
         condition over attributes; experiments of one `layer` (by default those on one prompt) never share a unit;
         `holdout` names a share of units kept out, made with `set_holdout`. `starts_at` and `ends_at` schedule
         serving.
@@ -112,7 +115,16 @@ class ABTestManager(Assigning):
         keys = [variant.key for variant in arms]
         weights = check_split(traffic_split, arms)
         acted_on = check_policy(policy)
-        primary = primary_metric or (acted_on and acted_on.primary_metric) or "success_rate"
+        named = primary_metric or (acted_on and acted_on.primary_metric) or "success_rate"
+        metric = canonical_metric("primary_metric", named)
+        declared = check_plan(plan)
+        adaptive = check_bandit(
+            bandit,
+            keys=keys,
+            primary=declared.definition(metric),
+            plan=declared,
+            sticky=check_flag("sticky", sticky) or unit == "request",
+        )
         now = self._clock()
         experiment = PromptExperiment(
             experiment_id=str(uuid.uuid4()),
@@ -125,7 +137,7 @@ class ABTestManager(Assigning):
             status=ExperimentStatus.DRAFT,
             traffic=check_share("traffic", traffic),
             unit=check_unit_kind(unit),
-            sticky=check_flag("sticky", sticky),
+            sticky=sticky,
             where=check_where(where),
             layer=f"{kind}/{prompt or label}" if layer is None else check_label("layer", layer),
             holdout=None if holdout is None else check_label("holdout", holdout),
@@ -133,12 +145,14 @@ class ABTestManager(Assigning):
                 check_unit("overrides", shown): check_key(f"overrides[{shown}]", key, keys)
                 for shown, key in check_mapping("overrides", overrides or {}).items()
             },
-            primary_metric=canonical_metric("primary_metric", primary),
-            plan=check_plan(plan),
+            primary_metric=metric,
+            plan=declared,
             policy=acted_on,
+            bandit=adaptive,
             metadata=check_json_object("metadata", metadata or {}),
             salt=check_label("salt", salt or new_salt()),
             enrolment_salt=new_salt(),
+            uniform_salt=new_salt() if adaptive is not None and adaptive.uniform else None,
             starts_at=None if starts_at is None else check_time("starts_at", starts_at),
             ends_at=None if ends_at is None else check_time("ends_at", ends_at),
             created_at=now,

@@ -71,6 +71,7 @@ EXPOSURES = pa.schema(
         ("attributes", pa.map_(_TEXT, _TEXT)),
         ("source", _TEXT),
         ("served", _TEXT),
+        ("propensity", pa.float64()),
     ]
 )
 ALIASES = pa.schema([("alias", _TEXT), ("unit", _TEXT), ("told_at", _TIME)])

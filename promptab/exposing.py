@@ -77,8 +77,9 @@ def _exposure(dealt: Dealt, attributes: Mapping[str, Any], now: datetime) -> Exp
         dealt.live.experiment.experiment_id,
         dealt.unit,
         dealt.variant.key,
-        dealt.epoch or 1,
+        1 if dealt.epoch is None else dealt.epoch,
         now,
         attributes,
         "override" if dealt.reason == "override" else "assigned",
+        propensity=dealt.propensity,
     )

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from promptab.analysis.evidence import Evidence, MetricEvidence, SegmentEvidence, SeriesEvidence
-from promptab.errors import InvalidInputError, NotFoundError
-from promptab.models import PromptExperiment
+from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.models import UNIFORM_EPOCH, PromptExperiment
 from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
 from promptab.records import Json
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from promptab.stores.queries.rolled_up import Summaries
 
 K = TypeVar("K")
+
+Weights = Mapping[int, Mapping[str, float]]
+"""By epoch number, then variant key."""
 
 FEW_UNITS = 100
 """Below this many units in an arm the single units are read: methods for few units want them."""
@@ -45,6 +48,8 @@ class Question:
     series_seconds: int | None = None
     policy: Policy | None = None
     """Whose guardrails are read as well; the experiment's plan is settled with it."""
+    uniform: bool = False
+    """Of a bandit: the units of its uniform slice alone."""
 
 
 class Gathered(NamedTuple):
@@ -60,7 +65,11 @@ async def gather(
     tx: Transaction, experiment: PromptExperiment, question: Question, *, now: datetime
 ) -> Gathered:
     """Read everything that the question needs, in one transaction."""
-    reader = _Reader(tx, experiment, question.since, await tx.rolled_up.summaries(experiment))
+    epochs = await tx.experiments.epochs_of(experiment.experiment_id)
+    weights = {epoch.number: epoch.weights for epoch in epochs}
+    followed = None if experiment.bandit is None else weights
+    rolled_up = await tx.rolled_up.summaries(experiment)
+    reader = _Reader(tx, experiment, question.since, rolled_up, followed)
     definitions = chosen_metrics(experiment, question.metrics, reader.rolled_up.sums, policy=question.policy)
     primary = experiment.plan.definition(experiment.primary_metric)
     arms = reader.rolled_up.arms
@@ -75,17 +84,44 @@ async def gather(
         primary=await reader.evidence(primary),
         others=[await reader.evidence(definition) for definition in definitions],
         arms=arms,
-        weights={
-            epoch.number: epoch.weights for epoch in await tx.experiments.epochs_of(experiment.experiment_id)
-        },
+        weights=weights,
         segments=[
             segment
             for attribute in question.segments
-            for segment in await _segments(tx, experiment, primary, attribute, question.since)
+            for segment in await _segments(tx, experiment, primary, attribute, question.since, followed)
         ],
-        series=await _series(tx, experiment, primary, question, now),
+        series=await _series(tx, experiment, primary, question, now, followed),
     )
+    if question.uniform:
+        evidence = _uniform_slice(evidence)
     return Gathered(evidence, reader.rolled_up.watermark, reader.worked_out)
+
+
+async def gather_primary(tx: Transaction, experiment: PromptExperiment, *, now: datetime) -> Evidence:
+    """Read the sums of the primary metric alone, with the weights that its units were dealt by."""
+    rolled_up = await tx.rolled_up.summaries(experiment)
+    weights = {
+        epoch.number: epoch.weights for epoch in await tx.experiments.epochs_of(experiment.experiment_id)
+    }
+    primary = experiment.plan.definition(experiment.primary_metric)
+    return Evidence(
+        experiment=experiment,
+        at=now,
+        late=rolled_up.late,
+        primary=await _Reader(tx, experiment, None, rolled_up, weights).sums_alone(primary),
+        others=(),
+        arms=rolled_up.arms,
+        weights=weights,
+    )
+
+
+def _uniform_slice(evidence: Evidence) -> Evidence:
+    if UNIFORM_EPOCH not in evidence.weights:
+        raise StateError(
+            f"experiment {evidence.experiment.name!r} has no uniform slice; it is a part of a bandit, declared before "
+            "the start: Bandit(uniform=0.1)"
+        )
+    return evidence.uniform()
 
 
 def chosen_metrics(
@@ -145,18 +181,25 @@ class _Reader:
     """Reads one metric after the other."""
 
     def __init__(
-        self, tx: Transaction, experiment: PromptExperiment, since: datetime | None, rolled_up: Summaries
+        self,
+        tx: Transaction,
+        experiment: PromptExperiment,
+        since: datetime | None,
+        rolled_up: Summaries,
+        followed: Weights | None,
     ) -> None:
         self._tx = tx
         self._experiment = experiment
         self._since = since
+        self._followed = followed
         self.rolled_up = rolled_up
         self.worked_out: dict[str, Json] = {}
         """Quantiles that were not in the store yet."""
 
     async def evidence(self, definition: MetricDefinition) -> MetricEvidence:
         if definition.kind == "quantile":
-            return MetricEvidence(definition, quantiles=await self._quantiles(definition))
+            quantiles = await self._quantiles(definition)
+            return MetricEvidence(definition, quantiles=quantiles, weights=self._followed)
         sums = await self._sums(definition)
         units = None
         if 0 < single_units(sums) <= MOST_SINGLE_UNITS:
@@ -166,7 +209,10 @@ class _Reader:
             history = await self._tx.rolled_up.covariate_sums(
                 self._experiment, definition, days=definition.history_days, since=self._since
             )
-        return MetricEvidence(definition, sums=sums, units=units, history=history)
+        return MetricEvidence(definition, sums=sums, units=units, history=history, weights=self._followed)
+
+    async def sums_alone(self, definition: MetricDefinition) -> MetricEvidence:
+        return MetricEvidence(definition, sums=await self._sums(definition), weights=self._followed)
 
     async def _sums(self, definition: MetricDefinition) -> Mapping[str, Mapping[int, UnitSums]]:
         if self._since is None:
@@ -228,6 +274,7 @@ async def _segments(
     primary: MetricDefinition,
     attribute: str,
     since: datetime | None,
+    followed: Weights | None,
 ) -> list[SegmentEvidence]:
     if primary.kind == "quantile":
         raise InvalidInputError(
@@ -241,7 +288,7 @@ async def _segments(
         SegmentEvidence(
             attribute=attribute,
             value=value,
-            primary=MetricEvidence(primary, sums=sums[value], units=units.get(value)),
+            primary=MetricEvidence(primary, sums=sums[value], units=units.get(value), weights=followed),
             arms=summaries.arms,
         )
         for value, summaries in sorted(found.items())
@@ -254,6 +301,7 @@ async def _series(
     primary: MetricDefinition,
     question: Question,
     now: datetime,
+    followed: Weights | None,
 ) -> list[SeriesEvidence]:
     seconds, since = question.series_seconds, question.since
     if seconds is None:
@@ -267,7 +315,7 @@ async def _series(
         # the day, or the hour, is not over yet
         SeriesEvidence(
             at=min(moment.at, now),
-            primary=MetricEvidence(primary, sums=moment.sums, units=units.get(moment.at)),
+            primary=MetricEvidence(primary, sums=moment.sums, units=units.get(moment.at), weights=followed),
         )
         for moment in moments
     ]

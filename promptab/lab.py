@@ -27,6 +27,7 @@ from promptab.metrics import MetricsCollector
 from promptab.models import Deployment, PromptVersion
 from promptab.policy import Policy
 from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings
+from promptab.rebalancing import rebalance
 from promptab.rollout import Rollout
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store
@@ -34,6 +35,7 @@ from promptab.stores.opening import open_until_the_loop_ends
 from promptab.versions import VersionManager
 
 if TYPE_CHECKING:
+    from promptab.analysis.adapting import Rebalancing
     from promptab.trying import CaseReport, Trying
 
 
@@ -42,6 +44,7 @@ class Lab(Completing):
 
     def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
         self.store = store
+        self._clock = clock
         self.versions = VersionManager(store, clock=clock)
         self.experiments = ABTestManager(store, clock=clock)
         self.metrics = MetricsCollector(store, clock=clock)
@@ -121,13 +124,34 @@ class Lab(Completing):
         series: Period | None = None,
         confidence: float | None = None,
         policy: Policy | None = None,
+        uniform: bool = False,
     ) -> AnalysisResult:
         """Say what an experiment shows, and which variant wins or why none does; see
         `MetricsCollector.analyze`.
         """
         return await self.metrics.analyze(
-            experiment, method, metrics, segments, since, series=series, confidence=confidence, policy=policy
+            experiment,
+            method,
+            metrics,
+            segments,
+            since,
+            series=series,
+            confidence=confidence,
+            policy=policy,
+            uniform=uniform,
         )
+
+    async def rebalance(self, experiment: str) -> Rebalancing:
+        """Take one batch step of a bandit: change its weights where that is due, and say what was done or why not.
+
+        Nothing is done before enough units are counted and enough time has passed (see `Bandit`), so it may be called
+        at any time, as often as one likes, and by several at once: of those that see the same state one changes the
+        weights. New units are dealt by the new weights 2 seconds later where other processes may share the store; all
+        others keep what they have. A variant with weight zero keeps that.
+
+        Raises `NotFoundError`, and `StateError` for an experiment that is no bandit, or a draft.
+        """
+        return await rebalance(self.store, experiment, clock=self._clock)
 
     async def compare(self, experiment: str) -> AnalysisResult:
         """Analyse at a fixed horizon: right for one look, at a moment planned before the start."""

@@ -11,6 +11,7 @@ from promptab.allocation import AllocationMap, Intervals, enrolled, moved, point
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.models import (
     EVERY_UNIT,
+    UNIFORM_EPOCH,
     AssignmentReason,
     Epoch,
     ExperimentStatus,
@@ -33,6 +34,23 @@ class HeldOut(NamedTuple):
         return enrolled(point_of(self.seed, unit), self.share)
 
 
+class UniformSlice(NamedTuple):
+    """The share of a bandit's units, by a salt of its own, that is dealt alike for the whole run."""
+
+    dealing: Dealing
+    """Its map never changes."""
+    seed: int
+    share: float
+    variants: frozenset[str]
+    """Those that it deals: it is closed to new units while one of them takes none."""
+
+    def holds(self, unit: str) -> bool:
+        return enrolled(point_of(self.seed, unit), self.share)
+
+    def is_open(self, dealing: Dealing) -> bool:
+        return self.variants <= dealing.weights.keys()
+
+
 @dataclass(frozen=True, slots=True)
 class Dealing:
     """One epoch, ready for look-ups."""
@@ -43,6 +61,12 @@ class Dealing:
     moved: Intervals
     """Where the owner is, or once was, another than in some earlier epoch."""
     evicted: frozenset[str]
+    weights: Mapping[str, float] = field(init=False)
+    """What the map gives each variant that takes new units, as a share."""
+
+    def __post_init__(self) -> None:
+        shares = {key: float(share) for key, share in self.map.shares().items()}
+        object.__setattr__(self, "weights", shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +80,7 @@ class LiveExperiment:
     condition: Condition | None = field(compare=False)
     """What `experiment.where` says, compiled."""
     held_out: HeldOut | None
+    uniform: UniformSlice | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     """Unit -> variant, for users who brought the variant of an anonymous session with them."""
     variants: Mapping[str, PromptVariant] = field(init=False, compare=False, repr=False)
@@ -76,6 +101,7 @@ class LiveExperiment:
             and not (scheduled or self.kept or experiment.overrides or experiment.has_reported)
             and len(self.dealings) == 1
             and self.held_out is None
+            and self.uniform is None
             and self.condition is None
             and min(shares, default=0.0) >= 1.0
         )
@@ -128,6 +154,10 @@ class LiveExperiment:
                 return dealing
         return self.dealings[0]
 
+    def slice_of(self, unit: str) -> UniformSlice | None:
+        """Return the uniform slice where the unit is in it."""
+        return self.uniform if self.uniform is not None and self.uniform.holds(unit) else None
+
     @property
     def exclusive_keys(self) -> frozenset[str]:
         """Experiments that have one of these in common never share a unit: their layer, and their prompt."""
@@ -142,12 +172,16 @@ def build_live_experiment(
 ) -> LiveExperiment:
     """Work out everything that can be known before a unit comes; `epochs` in their order."""
     dealings: list[Dealing] = []
+    uniform: UniformSlice | None = None
     once_moved = Intervals(())
     for epoch in epochs:
         allocation = AllocationMap.from_json(epoch.segments)
         for _, key in allocation.segments:
             if experiment.variant(key) is None:
                 raise NotFoundError("variant", key, f"epoch {epoch.number} of {experiment.name!r} deals it")
+        if epoch.number == UNIFORM_EPOCH:
+            uniform = _uniform_slice(experiment, epoch, allocation)
+            continue
         if dealings:
             once_moved |= moved(dealings[-1].map, allocation)
         dealings.append(
@@ -165,8 +199,17 @@ def build_live_experiment(
         enrolment_seed=seed(experiment.enrolment_salt),
         condition=None if experiment.where is None else _condition(experiment.where),
         held_out=held_out,
+        uniform=uniform,
         kept=kept,
     )
+
+
+def _uniform_slice(experiment: PromptExperiment, epoch: Epoch, allocation: AllocationMap) -> UniformSlice:
+    if experiment.bandit is None or experiment.uniform_salt is None:
+        raise NotFoundError("bandit", experiment.name, "an epoch of its uniform slice is there")
+    dealing = Dealing(epoch.number, epoch.starts_at, allocation, Intervals(()), frozenset())
+    share = experiment.bandit.uniform
+    return UniformSlice(dealing, seed(experiment.uniform_salt), share, frozenset(dealing.weights))
 
 
 def _condition(where: str) -> Condition:

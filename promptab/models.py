@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field
 
+from promptab.bandit import Bandit
 from promptab.checks import check_json_object, check_label, check_number, check_text
 from promptab.errors import InvalidInputError
 from promptab.plan import AnalysisPlan
@@ -227,8 +228,12 @@ class PromptExperiment(Record):
     """Since when it has had this policy, where that changed after the start: units first exposed before are not
     read."""
     metadata: Json = Field(default_factory=dict)
+    bandit: Bandit | None = None
+    """How the weights follow the outcomes; None: they do not."""
     salt: str
     enrolment_salt: str
+    uniform_salt: str | None = None
+    """By which a bandit's uniform slice is chosen, where there is one."""
     starts_at: Utc | None = None
     ends_at: Utc | None = None
     created_at: Utc
@@ -250,11 +255,16 @@ class PromptExperiment(Record):
         return next((variant for variant in self.variants if variant.key == key), None)
 
 
+UNIFORM_EPOCH = 0
+"""The number of the epoch that a bandit's uniform slice is in: from the start to the end, beside the others."""
+
+
 class Epoch(Record):
     """A stretch of an experiment with one set of weights. A unit belongs to the epoch of its first exposure."""
 
     experiment_id: str
     number: int
+    """From 1 on; `UNIFORM_EPOCH` for the uniform slice."""
     starts_at: Utc
     weights: Mapping[str, float]
     segments: tuple[tuple[str, str], ...]
@@ -306,6 +316,9 @@ class Exposure(NamedTuple):
     source: Literal["assigned", "reported", "override", "alias"] = "assigned"
     served: str | None = None
     """The variant that the unit was dealt instead when its first one was evicted; the analysis goes by the first."""
+    propensity: float | None = None
+    """The probability with which the unit got `variant`, above 0 and at most 1; None where that is not known: a variant
+    that was shown by hand, or reported. Of a unit in a bandit's uniform slice it is what the slice gives."""
 
     @property
     def current(self) -> str:

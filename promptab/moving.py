@@ -95,9 +95,7 @@ async def at_step(
     tx: Transaction, experiment: PromptExperiment, step: int, *, now: datetime
 ) -> RolloutProgress:
     """Return the progress with this step of the ramp beginning now."""
-    exposed = await tx.exposures.analysed_counts(
-        experiment.experiment_id, without=experiment.overrides, since=experiment.policy_since
-    )
+    exposed = await tx.exposures.analysed_counts(experiment, since=experiment.policy_since)
     progress = await tx.rollouts.of(experiment.experiment_id)
     return progress.model_copy(update={"step": step, "step_since": now, "step_units": exposed})
 

@@ -178,7 +178,7 @@ async def _history_of_experiment(
         variance = await tx.history.event_variance(
             experiment, definition, variant=experiment.control, center=sums.center
         )
-    counts = await tx.exposures.analysed_counts(experiment.experiment_id, without=experiment.overrides)
+    counts = await tx.exposures.analysed_counts(experiment)
     return MetricHistory.of(
         f"experiment {experiment.name}, variant {experiment.control}",
         definition,

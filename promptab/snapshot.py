@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from promptab.allocation import point_of
 from promptab.errors import StateError
 from promptab.exclusion import Exclusion
-from promptab.live_experiment import LiveExperiment, not_serving, off_schedule, overridden
+from promptab.live_experiment import Dealing, LiveExperiment, not_serving, off_schedule, overridden
 from promptab.models import (
     Assignment,
     AssignmentReason,
@@ -30,6 +30,7 @@ from promptab.models import (
 
 PromptKey = tuple[PromptType, str]
 _BY_HASH = "dealt by the hash of the unit"
+_ALIKE = "dealt by the hash of the unit, in the slice in which all variants are dealt alike"
 
 
 class Dealt(NamedTuple):
@@ -45,6 +46,8 @@ class Dealt(NamedTuple):
     epoch: int | None = None
     sure: bool = True
     """False where the store was away, and the unit may have been dealt another variant before."""
+    propensity: float | None = None
+    """The probability of this variant, for a unit that is dealt now; None where nothing was dealt."""
 
     @property
     def key(self) -> str | None:
@@ -182,7 +185,16 @@ class Snapshot:
     ) -> Dealt | Lookup:
         """Return the unit's variant with the reason, or `Lookup` where the store may know an earlier one."""
         if unit is not None and live.experiment.experiment_id in self.plain:
-            return Dealt(live, unit, live.plain_variant(unit), "allocated", _BY_HASH, live.dealings[0].number)
+            dealing, variant = live.dealings[0], live.plain_variant(unit)
+            return Dealt(
+                live,
+                unit,
+                variant,
+                "allocated",
+                _BY_HASH,
+                dealing.number,
+                propensity=dealing.weights[variant.key],
+            )
         return self._looked_at(live, unit, attributes, now)
 
     def _looked_at(
@@ -256,13 +268,25 @@ def _dealt(live: LiveExperiment, unit: str, now: datetime) -> Dealt | Lookup:
         detail = "keeps the variant of its anonymous session"
         return Dealt(live, unit, live.variants[kept], "kept", detail, dealing.number)
     position = point_of(live.seed, unit)
-    variant = live.variants[dealing.map.key_at(position)]
-    fresh = Dealt(live, unit, variant, "allocated", _BY_HASH, dealing.number)
-    # by the newest map: before it takes effect, what moves under it is dealt as carefully as afterwards
+    part = live.slice_of(unit)
+    if part is not None and part.is_open(dealing):
+        fresh = _allocated(live, unit, part.dealing, position, _ALIKE)
+    else:
+        fresh = _allocated(live, unit, dealing, position, _BY_HASH)
+    if part is not None:
+        may_hold = not all(map(part.is_open, live.dealings))
+    else:
+        # by the newest map: before it takes effect, what moves under it is dealt as carefully as afterwards
+        may_hold = live.dealings[-1].moved.contains(position)
     evicted = kept is not None
-    if live.experiment.has_reported or evicted or live.dealings[-1].moved.contains(position):
-        return Lookup(fresh)
-    return fresh
+    return Lookup(fresh) if live.experiment.has_reported or evicted or may_hold else fresh
+
+
+def _allocated(live: LiveExperiment, unit: str, dealing: Dealing, position: int, detail: str) -> Dealt:
+    variant = live.variants[dealing.map.key_at(position)]
+    return Dealt(
+        live, unit, variant, "allocated", detail, dealing.number, propensity=dealing.weights[variant.key]
+    )
 
 
 def _not_enrolled(live: LiveExperiment, unit: str) -> Dealt:

@@ -165,9 +165,10 @@ def _unusable(path: Path, bound: str) -> InvalidInputError:
 
 def _live_contents(live: LiveExperiment) -> _Live:
     experiment_id = live.experiment.experiment_id
+    uniform = [] if live.uniform is None else [live.uniform.dealing]
     return _Live(
         experiment=live.experiment,
-        epochs=tuple(_epoch(experiment_id, dealing) for dealing in live.dealings),
+        epochs=tuple(_epoch(experiment_id, dealing) for dealing in (*uniform, *live.dealings)),
         held_out=live.held_out,
         kept=live.kept,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from promptab.errors import NotFoundError, StateError
-from promptab.experiment_rules import check_schedule, first_epoch, settled
+from promptab.experiment_rules import check_schedule, first_epoch, settled, uniform_epoch
 from promptab.models import ExperimentStatus, PromptExperiment, VersionStatus
 from promptab.plan import AnalysisPlan
 from promptab.stats.metric import MetricDefinition
@@ -35,6 +35,9 @@ async def started(tx: Transaction, experiment: PromptExperiment, now: datetime) 
     progress = await tx.rollouts.of(running.experiment_id)
     await tx.rollouts.move(running.experiment_id, progress.model_copy(update={"step_since": now}))
     await tx.experiments.add_epoch(first_epoch(experiment, now))
+    alike = uniform_epoch(experiment, now)
+    if alike is not None:
+        await tx.experiments.add_epoch(alike)
     return running
 
 

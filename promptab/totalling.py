@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from promptab.models import PromptExperiment
@@ -29,6 +31,21 @@ async def add_up(store: Store, kind: TotalKind, *, at_least: int = 1) -> None:
         return await tx.totals.fold(kind)
 
     if await store.read(behind) >= at_least:
+        await fold_all(store, fold)
+
+
+async def roll_up(store: Store, experiment: PromptExperiment, *, now: Callable[[], datetime]) -> None:
+    """Bring the summaries of an experiment up to date; `now` is asked once everything queued is in the store."""
+    await store.flush()
+    moment = now()
+
+    async def behind(tx: Transaction) -> bool:
+        return await tx.rollup.is_behind(experiment, now=moment)
+
+    async def fold(tx: Transaction) -> bool | None:
+        return await tx.rollup.fold(experiment, now=moment)
+
+    if await store.read(behind):
         await fold_all(store, fold)
 
 

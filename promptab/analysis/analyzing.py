@@ -11,6 +11,7 @@ from promptab.analysis.evidence import Evidence
 from promptab.analysis.guarding import guard_readings
 from promptab.analysis.result import (
     AnalysisResult,
+    DealtUnits,
     Method,
     MetricAnalysis,
     SegmentAnalysis,
@@ -48,6 +49,9 @@ def analyze(
     metrics = {metric.metric: metric for metric in (primary, *others)}
     dealings = segment_dealings(evidence, method)
     checks = validity_checks(evidence, method, metrics, dealings)
+    dealt: DealtUnits = "as planned"
+    if experiment.bandit is not None:
+        dealt = "uniform slice" if evidence.primary.weights is None else "adaptively"
     approximate = (
         method == "sequential" and experiment.plan.window_hours is None and experiment.unit != "request"
     )
@@ -68,11 +72,16 @@ def analyze(
         guards=() if policy is None else guard_readings(evidence, policy, metrics),
         segments=_segments(evidence, method, level, dealings),
         series=_series(evidence, method, level),
+        dealt=dealt,
         approximate=approximate,
         winner=winner,
         reason=reason,
         caution=sentences.caution(
-            method, approximate=approximate, few_units=min(_primary_units(evidence)) < 30, metrics=metrics
+            method,
+            approximate=approximate,
+            few_units=min(_primary_units(evidence)) < 30,
+            metrics=metrics,
+            dealt=dealt,
         ),
     )
 

@@ -82,7 +82,7 @@ class _Judged(NamedTuple):
 def _judged(evidence: MetricEvidence, key: str, control: str, reading: Reading) -> _Judged:
     arms = arms_of(evidence, key, control)
     raw = find(reading.method, arms, reading.plan, reading.level)
-    if evidence.history is None:
+    if evidence.history is None or arms.is_adaptive:
         return _Judged(arms, raw, raw, arms.contrast, None)
     adjusted = cuped_contrast(evidence.history.get(key, {}), evidence.history.get(control, {}))
     contrast = adjusted.contrast

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from promptab.analysis.evidence import MetricEvidence
+from promptab.analysis.evidence import ByEpoch, MetricEvidence
 from promptab.analysis.inference import Reading, critical
 from promptab.analysis.result import VariantEstimate
 from promptab.checks import MAX_MEASURE
+from promptab.stats.adaptive import weighted_means
 from promptab.stats.bayesian import probability_best
 from promptab.stats.contrast import ArmMean, over_common_epochs
 from promptab.stats.interval import Interval
@@ -27,14 +28,35 @@ def estimated(
     """
     means = arm_means(evidence, keys)
     alike = side_by_side(means, control)
+    if evidence.weights is not None and evidence.definition.kind != "quantile":
+        alike = _weighted(evidence.sums, evidence.weights, keys, control)
     estimates = {key: _estimate(evidence, key, alike.get(key), reading) for key in keys}
     if reading.method != "bayesian":
         return estimates
+    if evidence.weights is not None and evidence.definition.kind != "quantile":
+        means = {
+            key: {0: mean}
+            for key, mean in weighted_means(evidence.sums, evidence.weights, list(means)).items()
+        }
     best = probabilities_best(means, direction=evidence.definition.direction)
     return {
         key: estimate.model_copy(update={"probability_best": best.get(key)})
         for key, estimate in estimates.items()
     }
+
+
+def _weighted(
+    sums: Mapping[str, ByEpoch], weights: Mapping[int, Mapping[str, float]], keys: Sequence[str], control: str
+) -> dict[str, ArmMean]:
+    """Return each variant of a bandit over the batches that it shares with the control, the control over those that it
+    shares with most of them.
+    """
+    pairs = {key: weighted_means(sums, weights, (control, key)) for key in keys if key != control}
+    found = {key: pair[key] for key, pair in pairs.items() if pair}
+    widest = max(
+        (pair[control] for pair in pairs.values() if pair), key=lambda mean: mean.units, default=None
+    )
+    return found if widest is None else {control: widest, **found}
 
 
 def arm_means(evidence: MetricEvidence, keys: Sequence[str]) -> dict[str, dict[int, ArmMean]]:

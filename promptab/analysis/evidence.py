@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from promptab.models import PromptExperiment
+from promptab.models import UNIFORM_EPOCH, PromptExperiment
 from promptab.stats.covariate_sums import CovariateSums
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 
 if TYPE_CHECKING:
     from promptab.stats.quantile import QuantileArm
+
+T = TypeVar("T")
 
 ByEpoch = Mapping[int, UnitSums]
 UnitTotal = tuple[float, float]
@@ -48,6 +50,8 @@ class MetricEvidence:
     """With the units' outcomes before their first exposure, where the metric has `history_days`."""
     quantiles: Mapping[str, Mapping[int, QuantileArm]] = field(default_factory=dict)
     """Of the kind `quantile`."""
+    weights: Mapping[int, Mapping[str, float]] | None = None
+    """Of a bandit: the variants' shares by epoch, which follow outcomes; None where weights follow nothing."""
 
     def arm(self, variant: str) -> ByEpoch:
         return self.sums.get(variant, {})
@@ -93,3 +97,37 @@ class Evidence:
 
     def exposed(self, variant: str) -> int:
         return sum(counts.exposed for counts in self.arms.get(variant, {}).values())
+
+    def uniform(self) -> Evidence:
+        """Return the evidence of a bandit's uniform slice alone, whose weights follow nothing."""
+        return replace(
+            self,
+            primary=_uniform_metric(self.primary),
+            others=[_uniform_metric(metric) for metric in self.others],
+            arms=_uniform_arms(self.arms),
+            weights={UNIFORM_EPOCH: self.weights[UNIFORM_EPOCH]},
+            segments=[
+                replace(segment, primary=_uniform_metric(segment.primary), arms=_uniform_arms(segment.arms))
+                for segment in self.segments
+            ],
+            series=[replace(moment, primary=_uniform_metric(moment.primary)) for moment in self.series],
+        )
+
+
+def _uniform_metric(metric: MetricEvidence) -> MetricEvidence:
+    return replace(
+        metric,
+        sums=_uniform_arms(metric.sums),
+        units=None if metric.units is None else _uniform_arms(metric.units),
+        history=None if metric.history is None else _uniform_arms(metric.history),
+        quantiles=_uniform_arms(metric.quantiles),
+        weights=None,
+    )
+
+
+def _uniform_arms(arms: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
+    return {
+        key: {UNIFORM_EPOCH: by_epoch[UNIFORM_EPOCH]}
+        for key, by_epoch in arms.items()
+        if UNIFORM_EPOCH in by_epoch
+    }

@@ -12,6 +12,7 @@ from promptab.analysis.evidence import MetricEvidence
 from promptab.analysis.result import Method, Role, Technique
 from promptab.plan import AnalysisPlan
 from promptab.stats import sequential
+from promptab.stats.adaptive import weighted_contrast
 from promptab.stats.bayesian import (
     LIFT_PRIOR,
     NormalPrior,
@@ -81,6 +82,8 @@ class Arms(NamedTuple):
     """Each unit's one bounded value in the order of exposure, where they are few and all in one epoch."""
     bounds: tuple[float, float] = (0.0, 1.0)
     """Of a score."""
+    is_adaptive: bool = False
+    """Whether the weights followed outcomes, and the contrast is weighted for that."""
 
 
 def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
@@ -91,6 +94,10 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
         return Arms(
             quantile_contrast(quantiles.get(variant, {}), quantiles.get(control, {})), definition.direction
         )
+    if evidence.weights is not None:
+        # methods that look at single units take them to be dealt by weights that follow nothing
+        weighted = weighted_contrast(evidence.sums, evidence.weights, variant, control)
+        return Arms(weighted, definition.direction, definition.is_rate, is_adaptive=True)
     treatment, untreated = evidence.arm(variant), evidence.arm(control)
     contrast = ratio_contrast(treatment, untreated)
     arms = Arms(contrast, definition.direction, definition.is_rate)
@@ -130,7 +137,10 @@ def find(method: Method, arms: Arms, plan: AnalysisPlan, confidence: float) -> F
         return Finding("not enough data")
     if contrast.value is None or contrast.se is None:
         return Finding("not computable")
-    return _READINGS[method](arms, contrast.value, contrast.se, plan, confidence)
+    finding = _READINGS[method](arms, contrast.value, contrast.se, plan, confidence)
+    if arms.is_adaptive:
+        return finding._replace(technique=_ADAPTIVE.get(finding.technique, finding.technique))
+    return finding
 
 
 def critical(
@@ -238,6 +248,12 @@ def _exact_difference(
 def _smaller_arm(strata: Sequence[EpochUnits]) -> int:
     return min(sum(n > 0.0 for stratum in strata for n, _ in stratum[arm]) for arm in (0, 1))
 
+
+_ADAPTIVE: Mapping[Technique, Technique] = {
+    "confidence sequence": "weighted confidence sequence",
+    "t": "weighted t",
+}
+"""Beside the posterior, which is of the same weighted difference."""
 
 _READINGS: Mapping[Method, Callable[[Arms, float, float, AnalysisPlan, float], Finding]] = {
     "sequential": _sequential,

@@ -21,7 +21,9 @@ Technique = Literal[
     "confidence sequence",
     "betting confidence sequence",
     "beta-binomial confidence sequence",
+    "weighted confidence sequence",
     "t",
+    "weighted t",
     "proportions",
     "permutation",
     "normal posterior",
@@ -29,7 +31,13 @@ Technique = Literal[
     "not enough data",
     "not computable",
 ]
-"""How an interval and its p-value were worked out; the last two have neither."""
+"""How an interval and its p-value were worked out; the last two have neither. Weighted are those of a bandit, whose
+weights followed the outcomes: adaptively weighted scores in the place of means."""
+
+
+DealtUnits = Literal["as planned", "adaptively", "uniform slice"]
+"""By weights that followed nothing; by those of a bandit, so that every unit counts by the probability of what it got;
+or only the units that a bandit dealt alike, which count as they are."""
 
 
 class VariantEstimate(Record):
@@ -232,6 +240,8 @@ class AnalysisResult(Record):
     series: tuple[SeriesPoint, ...] = ()
     """Oldest first; what a look at the end of each day (or hour) would have shown, before any adjustment for history.
     Where points with few units add up to more than 20,000 of them, those beyond are by the methods for sums."""
+    dealt: DealtUnits = "as planned"
+    """How the units were dealt that are analysed."""
     approximate: bool
     """The confidence sequence assumes that a unit's outcomes stay as they are: without a measurement window later
     events change them. Promoting on such a result has to be allowed by name."""

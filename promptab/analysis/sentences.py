@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from promptab.analysis.result import (
     CheckName,
+    DealtUnits,
     GuardReading,
     Method,
     MetricAnalysis,
@@ -35,6 +36,11 @@ _APPROXIMATE = (
     "Approximate: later outcomes of a unit change what it was counted with; a measurement window in the plan "
     "(window_hours) makes it exact."
 )
+_DEALT: Mapping[DealtUnits, str] = {
+    "adaptively": "The weights followed the outcomes: every unit counts by the probability of what it got (adaptively "
+    "weighted AIPW), as plain means would be biased.",
+    "uniform slice": "Only the units of the uniform slice, which were dealt alike from the start.",
+}
 _UNIT_WORDS: Mapping[MetricFormat, str] = {
     "percent": " points",
     "seconds": " s",
@@ -96,10 +102,17 @@ def of_guard(reading: GuardReading) -> str:
 
 
 def caution(
-    method: Method, *, approximate: bool, few_units: bool, metrics: Mapping[str, MetricAnalysis]
+    method: Method,
+    *,
+    approximate: bool,
+    few_units: bool,
+    metrics: Mapping[str, MetricAnalysis],
+    dealt: DealtUnits = "as planned",
 ) -> str:
     """Return when, and how far, the numbers may be believed."""
     said = [_HOW_TO_READ[method]]
+    if dealt in _DEALT:
+        said.append(_DEALT[dealt])
     if approximate:
         said.append(_APPROXIMATE)
     if few_units:

@@ -65,6 +65,9 @@ def analyze(
         Literal["day", "hour"] | None,
         typer.Option("--series", help="What a look at the end of each would have shown.", show_default=False),
     ] = None,
+    uniform: Annotated[
+        bool, typer.Option("--uniform", help="Of a bandit: only the units that are dealt alike throughout.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -100,7 +103,13 @@ def analyze(
             primary = found.plan.definition(found.primary_metric)
             period = None if primary.kind == "quantile" else "day"
         result = await lab.analyze(
-            experiment, method=method, metrics=metric, segments=segment or (), since=start, series=period
+            experiment,
+            method=method,
+            metrics=metric,
+            segments=segment or (),
+            since=start,
+            series=period,
+            uniform=uniform,
         )
         if output is None or found is None:
             return _Analysed(result)

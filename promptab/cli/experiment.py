@@ -15,6 +15,7 @@ from promptab.cli.interaction import interaction
 from promptab.cli.options import ActorOption, ExperimentArgument, JsonOption, TypeOption, UrlOption
 from promptab.cli.output import emit, note, run, table
 from promptab.cli.promote_winner import promote_winner
+from promptab.cli.rebalance import BanditOption, FloorOption, UniformOption, bandit_of, rebalance
 from promptab.cli.replay import replay
 from promptab.cli.sample_size import sample_size
 from promptab.cli.variants import parse_variants, prompt_of_experiment
@@ -100,6 +101,18 @@ def create(
             "--holdout", metavar="NAME", help="A group of units that is left out.", show_default=False
         ),
     ] = None,
+    bandit: BanditOption = None,
+    floor: FloorOption = None,
+    uniform: UniformOption = None,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            "--window",
+            metavar="HOURS",
+            help="Outcomes count for so long from a unit's first exposure.",
+            show_default=False,
+        ),
+    ] = None,
     draft: Annotated[bool, typer.Option("--draft", help="Do not start it yet.")] = False,
     starts_at: Annotated[
         str | None,
@@ -117,10 +130,12 @@ def create(
     NAME may be written TYPE/NAME. Weights are relative: 1 and 1 are halves.
 
     $ promptab experiment create system/greeting --variant 1.0.0=1 --variant 1.1.0=1
+    $ promptab experiment create system/greeting --variant 1.0.0 --variant 1.1.0 --bandit thompson --uniform 0.1
     $ promptab experiment create top-k --draft --variant a --variant b --config 'a={"k": 3}' --config 'b={"k": 8}'
     """
     now = datetime.now(UTC)
     written = parse_variants(variant, config or ())
+    adaptive = bandit_of(bandit, floor=floor, uniform=uniform)
 
     async def work(lab: Lab) -> PromptExperiment:
         target = await prompt_of_experiment(
@@ -138,6 +153,8 @@ def create(
             prompt_name=target.prompt_name,
             control=control,
             primary_metric=primary_metric,
+            plan=None if window is None else {"window_hours": window},
+            bandit=adaptive,
             traffic=traffic,
             unit=unit,  # type: ignore[arg-type]  # the manager refuses what is no kind of unit
             where=where,
@@ -271,6 +288,7 @@ app.command("promote-winner")(promote_winner)
 app.command("sample-size")(sample_size)
 app.command()(replay)
 app.command()(interaction)
+app.command()(rebalance)
 
 
 def _change(work: Callable[[Lab], Awaitable[PromptExperiment]], *, url: str | None, as_json: bool) -> None:

@@ -73,6 +73,9 @@ def print_status(to: Console, progress: ExperimentProgress) -> None:
         ("enrolled", f"{percent(experiment.traffic)} of all {experiment.unit} units"),
         ("units so far", f"{sum(progress.units.values()):,}"),
     ]
+    if (bandit := experiment.bandit) is not None:
+        alike = f", {percent(bandit.uniform)} of units dealt alike" if bandit.uniform else ""
+        lines.append(("bandit", f"{bandit.algorithm}, at least {percent(bandit.floor)} each{alike}"))
     if experiment.where is not None:
         lines.append(("where", experiment.where))
     if experiment.holdout is not None:

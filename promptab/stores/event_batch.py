@@ -54,10 +54,10 @@ _COMPARED = [index for index, name in enumerate(EVENT_COLUMNS) if name not in _U
 _SELECT_EVENT = f"SELECT {', '.join(EVENT_COLUMNS)} FROM promptab_events WHERE event_id = ?"  # noqa: S608 - column names of the schema
 
 _INSERT_EXPOSURE = (
-    "INSERT INTO promptab_exposures (experiment_id, unit, variant, epoch, at, attributes, source)"
+    "INSERT INTO promptab_exposures (experiment_id, unit, variant, epoch, at, attributes, source, propensity)"
     " SELECT ?1, ?2, ?3, coalesce(?4, (SELECT max(number) FROM promptab_epochs"
     " WHERE experiment_id = ?1 AND starts_at <= ?5), 1),"
-    " ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM promptab_experiments WHERE experiment_id = ?1)"
+    " ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM promptab_experiments WHERE experiment_id = ?1)"
     " ON CONFLICT (experiment_id, unit) DO NOTHING"
 )
 """An exposure whose experiment has been deleted meanwhile is left out; an unknown epoch is the one of its
@@ -188,8 +188,9 @@ def _exposure_values(exposure: Exposure) -> tuple[Any, ...]:
         microseconds(exposure.at),
         json.dumps(dict(exposure.attributes)),
         exposure.source,
+        _NULL if exposure.propensity is None else exposure.propensity,
     )
 
 
 def _reported_exposure(row: EventRow) -> tuple[Any, ...]:
-    return row[EXPERIMENT_AT], row[UNIT_AT], row[VARIANT_AT], _NULL, row[TIME_AT], "{}", "reported"
+    return row[EXPERIMENT_AT], row[UNIT_AT], row[VARIANT_AT], _NULL, row[TIME_AT], "{}", "reported", _NULL

@@ -66,13 +66,14 @@ _INSERT_EVENTS = (
 _SELECT_EVENTS = f"SELECT {_NAMES} FROM promptab_events WHERE event_id = ANY($1::bytea[])"  # noqa: S608 - as above
 
 _INSERT_EXPOSURES = """
-    INSERT INTO promptab_exposures (experiment_id, unit, variant, epoch, at, attributes, source)
+    INSERT INTO promptab_exposures (experiment_id, unit, variant, epoch, at, attributes, source, propensity)
     SELECT told.experiment_id, told.unit, told.variant,
         coalesce(told.epoch, (SELECT max(epochs.number) FROM promptab_epochs AS epochs
             WHERE epochs.experiment_id = told.experiment_id AND epochs.starts_at <= told.at), 1),
-        told.at, told.attributes::json, told.source
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[], $7::text[])
-        AS told(experiment_id, unit, variant, epoch, at, attributes, source)
+        told.at, told.attributes::json, told.source, told.propensity
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[], $7::text[],
+            $8::float8[])
+        AS told(experiment_id, unit, variant, epoch, at, attributes, source, propensity)
     WHERE EXISTS (SELECT 1 FROM promptab_experiments AS known WHERE known.experiment_id = told.experiment_id)
     ORDER BY told.experiment_id, told.unit
     ON CONFLICT (experiment_id, unit) DO NOTHING
@@ -91,7 +92,7 @@ _FLAG_EVENTS = "UPDATE promptab_events SET flagged = true WHERE event_id = ANY($
 
 _Key = tuple[str, str]
 """Of an exposure: experiment and unit."""
-_ExposureRow = tuple[str, str, str, int | None, int, str, str]
+_ExposureRow = tuple[str, str, str, int | None, int, str, str, float | None]
 
 
 class PostgresEvents:
@@ -228,7 +229,7 @@ async def _expose(
     for index, key in reported.items():
         if key not in held:
             row = rows[index]
-            first.setdefault(key, (*key, row[VARIANT_AT], None, row[TIME_AT], "{}", "reported"))
+            first.setdefault(key, (*key, row[VARIANT_AT], None, row[TIME_AT], "{}", "reported", None))
     if first:
         await _insert_exposures(connection, first.values())
         # not as they were given: another process may have been faster, or the experiment is gone
@@ -255,4 +256,5 @@ def _exposure_row(exposure: Exposure) -> _ExposureRow:
         microseconds(exposure.at),
         json.dumps(dict(exposure.attributes)),
         exposure.source,
+        exposure.propensity,
     )

@@ -246,6 +246,11 @@ exposures = Table(
         BigInteger,
         comment="the watermark at which the unit went into the moments; null while it is not in them",
     ),
+    Column(
+        "propensity",
+        Float,
+        comment="the probability with which the unit got this variant; null where it is not known",
+    ),
 )
 _brought = exposures.c.source == "alias"
 Index(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+from tests.calibration.bandits import NULL_SETTINGS, REAL_SETTINGS, simulate_bandit
 from tests.calibration.dealing import BROKEN, DEALINGS, alarms
 from tests.calibration.experiments import Setting, Visits, simulate
 from tests.calibration.outcomes import BASE, METRICS, Population
@@ -148,6 +149,15 @@ def jobs(runs: Runs) -> dict[Key, Job]:
         todo["dealing", label] = partial(
             alarms, dealing, per_day=DEALT_PER_DAY, runs=runs.dealt, seed=seed("dealing", label)
         )
+    return todo | bandit_jobs(runs)
+
+
+def bandit_jobs(runs: Runs) -> dict[Key, Job]:
+    todo: dict[Key, Job] = {}
+    for setting in NULL_SETTINGS:
+        todo["bandits", setting] = partial(simulate_bandit, setting, runs.null, seed("bandits", setting))
+    for setting in REAL_SETTINGS:
+        todo["earning", setting] = partial(simulate_bandit, setting, runs.real, seed("earning", setting))
     return todo
 
 

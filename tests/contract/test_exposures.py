@@ -180,7 +180,7 @@ async def test_counts_are_of_units_and_analysed_counts_leave_out_those_shown_by_
         await tx.experiments.add_alias("session:s", "ada", NOON)
         return (
             await tx.exposures.counts(EXPERIMENT.experiment_id),
-            await tx.exposures.analysed_counts(EXPERIMENT.experiment_id),
+            await tx.exposures.analysed_counts(EXPERIMENT),
             await tx.exposures.counts("nobody"),
         )
 
@@ -228,7 +228,7 @@ async def test_leave_out_takes_a_unit_or_all_out_of_the_analysis_and_keeps_the_e
         await tx.exposures.leave_out(EXPERIMENT.experiment_id, unit)
         return (
             await tx.exposures.counts(EXPERIMENT.experiment_id),
-            await tx.exposures.analysed_counts(EXPERIMENT.experiment_id),
+            await tx.exposures.analysed_counts(EXPERIMENT),
         )
 
     assert await begun.write(lambda tx: leave_out(tx, "u1")) == ({"a": 3}, {"a": 2})

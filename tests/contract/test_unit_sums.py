@@ -232,7 +232,9 @@ async def test_unit_sums_leave_out_the_units_that_are_shown_a_variant_by_hand(
     async def work(tx: Transaction) -> tuple[MetricSums, dict[str, int]]:
         return (
             await tx.events.unit_sums(experiment.experiment_id, without=without),
-            await tx.exposures.analysed_counts(experiment.experiment_id, without=without),
+            await tx.exposures.analysed_counts(
+                experiment.model_copy(update={"overrides": dict.fromkeys(without, "a")})
+            ),
         )
 
     sums, counts = await store.read(work)

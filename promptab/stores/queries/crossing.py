@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
-from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.exposures import analysed_units
 from promptab.stores.queries.moments import kept_centers, summed
 from promptab.stores.queries.unit_facts import UnitFacts, all_series
 from promptab.stores.schema import exposures
@@ -52,7 +52,7 @@ class CrossingQueries:
                 # one column, as sums are grouped by one beside the first experiment's own; no epoch has a colon
                 (cast(exposures.c.epoch, Text) + ":" + exposures.c.variant).label("dealt"),
             )
-            .where(exposures.c.experiment_id == second.experiment_id, *analysed(second.overrides))
+            .where(exposures.c.experiment_id == second.experiment_id, *analysed_units(second))
             .cte("crossed")
         )
         dealt = select(crossed.c.dealt).where(crossed.c.unit == exposures.c.unit).scalar_subquery()

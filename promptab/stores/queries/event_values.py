@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.models import PromptExperiment
-from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.exposures import analysed_units
 from promptab.stores.queries.unit_facts import Series
 from promptab.stores.queries.unit_totals import carrying, of_own_variant, up_to_the_roll_up, with_exposures
 from promptab.stores.schema import events, exposures
@@ -43,7 +43,7 @@ async def event_values(
             value.is_not(None),
             of_own_variant(),
             *up_to_the_roll_up(experiment),
-            *analysed(experiment.overrides),
+            *analysed_units(experiment),
             *which,
         )
         .order_by(events.c.sequence)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, exists, false, func, insert, select, 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.models import EVERY_UNIT, Exposure
+from promptab.models import EVERY_UNIT, Exposure, PromptExperiment
 from promptab.stores.schema import aliases, exposures
 
 ANALYSED_SOURCES = ("assigned", "reported", "alias")
@@ -86,11 +86,13 @@ class ExposureQueries:
         return await self._counts(exposures.c.experiment_id == experiment_id, _nobody_else())
 
     async def analysed_counts(
-        self, experiment_id: str, *, without: Collection[str] = (), since: datetime | None = None
+        self, experiment: PromptExperiment, *, since: datetime | None = None
     ) -> dict[str, int]:
         """Return how many units count in an analysis, per variant; with `since`, of those exposed from then on."""
         later = () if since is None else (exposures.c.at >= since,)
-        return await self._counts(exposures.c.experiment_id == experiment_id, *later, *analysed(without))
+        return await self._counts(
+            exposures.c.experiment_id == experiment.experiment_id, *later, *analysed_units(experiment)
+        )
 
     async def leave_out(self, experiment_id: str, unit: str | None) -> None:
         """Leave a unit (None: all) that was exposed before out of every analysis from now on."""
@@ -112,6 +114,16 @@ def analysed(without: Collection[str] = ()) -> tuple[ColumnElement[bool], ...]:
         return (false(),)
     named = [exposures.c.unit.not_in(sorted(without))] if without else []
     return (exposures.c.source.in_(ANALYSED_SOURCES), *named, _nobody_else())
+
+
+def analysed_units(experiment: PromptExperiment) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions under which an exposure to an experiment counts in its analysis.
+
+    A bandit is analysed by the probability of what each unit got, so units without one, as those that were reported,
+    are left out.
+    """
+    dealt = [] if experiment.bandit is None else [exposures.c.propensity.is_not(None)]
+    return (*analysed(experiment.overrides), *dealt)
 
 
 async def any_alias(connection: AsyncConnection) -> bool:

@@ -23,7 +23,7 @@ from promptab.models import PromptExperiment, PromptType
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.events import rank
-from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.exposures import analysed_units
 from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.unit_facts import Carried, Series, series_of, unit_metric
 from promptab.stores.queries.unit_totals import carrying, of_own_variant, up_to_the_roll_up, with_exposures
@@ -157,7 +157,7 @@ class MetricHistoryQueries:
             exposures.c.rolled_up.is_not(None),
             of_own_variant(),
             *up_to_the_roll_up(experiment),
-            *analysed(experiment.overrides),
+            *analysed_units(experiment),
         ]
         return await self._variance((with_exposures(experiment.experiment_id), conditions), metric, center)
 

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
-from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.exposures import analysed_units
 from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.moments import mean_over
 from promptab.stores.queries.unit_facts import Carried, Series, UnitFacts, UnitMetric, series_of, unit_metric
@@ -217,7 +217,7 @@ def _told(
     member = (exposures.c.unit, exposures.c.at, exposures.c.variant, exposures.c.epoch, first)
     chosen = (
         exposures.c.experiment_id == experiment.experiment_id,
-        *analysed(experiment.overrides),
+        *analysed_units(experiment),
         *which,
     )
     carried = (

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.errors import InvalidInputError
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MEASURES, MetricDefinition
-from promptab.stores.queries.exposures import analysed, any_alias
+from promptab.stores.queries.exposures import analysed_units, any_alias
 from promptab.stores.schema import aliases, exposures, unit_metric_totals, unit_totals
 
 
@@ -155,9 +155,7 @@ class UnitFacts:
         self._with_arms = with_arms
         members = select(
             exposures.c.unit, exposures.c.variant, exposures.c.epoch, exposures.c.at, *columns
-        ).where(
-            exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which
-        )
+        ).where(exposures.c.experiment_id == experiment.experiment_id, *analysed_units(experiment), *which)
         if limit is not None:
             members = members.order_by(exposures.c.at, exposures.c.unit).limit(limit)
         self._experiment_id = experiment.experiment_id

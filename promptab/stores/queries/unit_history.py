@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.models import PromptExperiment
 from promptab.stats.covariate_sums import CovariateSums
 from promptab.stats.metric import MetricDefinition
-from promptab.stores.queries.exposures import analysed, any_alias
+from promptab.stores.queries.exposures import analysed_units, any_alias
 from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.moments import mean_over
 from promptab.stores.queries.time_spans import DAY, start_of_stretch
@@ -95,7 +95,7 @@ async def _pairs(
     series = series_of(metric)
     facts = await UnitFacts.of(connection, experiment, series, *which)
     members = select(exposures.c.unit, start_of_stretch(exposures.c.at, DAY).label("day")).where(
-        exposures.c.experiment_id == experiment.experiment_id, *analysed(experiment.overrides), *which
+        exposures.c.experiment_id == experiment.experiment_id, *analysed_units(experiment), *which
     )
     recorded = recorded_under(members, "recorded_earlier", aliased=await any_alias(connection))
     capped = any(one.cap is not None for one in series)

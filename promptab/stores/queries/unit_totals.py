@@ -32,7 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.models import PromptExperiment
 from promptab.stats.metric import MEASURES
-from promptab.stores.queries.exposures import analysed
+from promptab.stores.queries.exposures import analysed_units
 from promptab.stores.queries.unit_facts import Series, series_of
 from promptab.stores.schema import aliases, events, exposures, rollups, unit_metric_totals, unit_totals
 
@@ -174,7 +174,7 @@ async def count_late(connection: AsyncConnection, experiment: PromptExperiment, 
             exposures.c.rolled_up.is_not(None),
             in_window(window),
             of_own_variant(),
-            *analysed(experiment.overrides),
+            *analysed_units(experiment),
         )
     )
     return int((await connection.execute(query)).scalar_one())

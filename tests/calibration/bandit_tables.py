@@ -1,0 +1,120 @@
+"""Tables of bandits: what the analysis promises after them, and what they earn."""
+
+from __future__ import annotations
+
+from tests.calibration.bandits import (
+    BATCH_UNITS,
+    BATCHES,
+    DRIFT,
+    LOOKS_PER_BATCH,
+    MILLIONTH,
+    NULL_SETTINGS,
+    REAL_SETTINGS,
+    SLICE,
+    BanditSetting,
+)
+from tests.calibration.cells import Found, tally_of
+from tests.calibration.checks import COVERAGE, FIXED, Check, Promise, check
+from tests.calibration.checks import LOOKS as ANY_OF_28
+from tests.calibration.markdown import Section, heading, marked, percent, table
+from tests.calibration.tally import Tally
+
+LOOKS = BATCHES * LOOKS_PER_BATCH
+ANY_LOOK = ANY_OF_28._replace(
+    sentence=f"bandits, {LOOKS} looks: lower 99.9 % limit of false positives at most 5 %"
+)
+
+NULL_TITLE = "Bandits: no effect"
+NULL = f"""\
+{BATCHES * BATCH_UNITS:,} units in {BATCHES} batches; after each the weights move by the production rule (floor 0.05),
+while {SLICE:.0%} of the units are dealt alike. One event per unit: successes of 60 %, or times as above. "weighted" is
+what the analysis of a bandit does, adaptively weighted AIPW: at the end, and at any of {LOOKS} looks by a plan that
+is sharpest at 1,000 units. "slice" is the uniform slice alone, analysed like any experiment, at any of these looks.
+"naive" is a t test of all units at the end, as if nothing had followed anything: it errs where the base value moves
+while the weights do. With more than two arms any of the differences to the first counts, each at its share of 5 %."""
+
+REAL_TITLE = "Bandits: what they earn"
+REAL = """\
+The same where arms differ: 60 and 65 %; 60, 62 and 67 %; 60, 58, 60, 63 and 68 %; times of 1.2 and 1.12 s. "regret" is
+what 1,000 units lose against serving the best arm alone (points of a success; of times, seconds), the uniform slice
+included, and beside it as a share of what dealing alike loses. "best arm" is its mean share of new units outside the
+slice at the end. The biases are of the best arm's difference to the control."""
+
+
+def bandits(found: Found) -> Section:
+    rows: list[list[str]] = []
+    checks: list[Check] = []
+    for setting in NULL_SETTINGS:
+        tally = tally_of(found, "bandits", setting)
+        columns = [percent(tally.share("naive"))]
+        for name, promise in (("weighted", FIXED), ("weighted, looks", ANY_LOOK), ("slice, looks", ANY_LOOK)):
+            columns.append(_held(checks, tally, name, promise, _label(setting)))
+        rows.append([*_row(setting), *columns])
+    headings = ["dealt by", "arms", "", "naive", "weighted", "weighted, any look", "slice, any look"]
+    return Section(NULL_TITLE, f"## {NULL_TITLE}\n\n{NULL}\n\n{table(headings, rows)}", checks)
+
+
+def earning(found: Found) -> Section:
+    rows: list[list[str]] = []
+    checks: list[Check] = []
+    for setting in REAL_SETTINGS:
+        tally = tally_of(found, "earning", setting)
+        regret = _mean(tally, "regret")
+        columns = [f"{1_000.0 * regret:.1f}", percent(regret / _alike(setting), digits=0)]
+        columns += [percent(_mean(tally, "best"), digits=0), _points(setting, _mean(tally, "naive bias"))]
+        columns.append(_points(setting, _mean(tally, "weighted bias")))
+        columns.append(percent(1.0 - tally.share("naive missed")))
+        for name in ("weighted missed", "weighted, looks missed"):
+            columns.append(_held(checks, tally, name, COVERAGE, _label(setting), covers=True))
+        columns += [percent(tally.share(name)) for name in ("weighted", "weighted, looks", "slice, looks")]
+        rows.append([*_row(setting), *columns])
+    headings = [
+        "dealt by",
+        "arms",
+        "",
+        "regret",
+        "of uniform's",
+        "best arm",
+        "naive bias",
+        "weighted bias",
+        "naive coverage",
+        "weighted coverage",
+        "coverage, all looks",
+        "power, weighted",
+        "at any look",
+        "slice, at any look",
+    ]
+    return Section(REAL_TITLE, f"## {REAL_TITLE}\n\n{REAL}\n\n{table(headings, rows)}", checks)
+
+
+def _held(
+    checks: list[Check], tally: Tally, name: str, promise: Promise, label: str, *, covers: bool = False
+) -> str:
+    share = tally.share(name)
+    told = percent(1.0 - share if covers else share)
+    checks.append(check(promise, tally, name, where=f"{label}, {name}", told=told))
+    return marked(told, checks[-1])
+
+
+def _row(setting: BanditSetting) -> list[str]:
+    what = heading(setting.metric)
+    if setting.drift:
+        what = f"{what}, rising by {100.0 * DRIFT:.0f} points"
+    return [setting.rule, str(len(setting.arms)), what]
+
+
+def _label(setting: BanditSetting) -> str:
+    return ", ".join(_row(setting))
+
+
+def _mean(tally: Tally, name: str) -> float:
+    return MILLIONTH * tally.counts[name] / tally.runs
+
+
+def _alike(setting: BanditSetting) -> float:
+    """Return the regret per unit of dealing all arms alike."""
+    return float(setting.gains.max() - setting.gains.mean())
+
+
+def _points(setting: BanditSetting, bias: float) -> str:
+    return f"{100.0 * bias:+.2f} points" if setting.metric == "success_rate" else f"{bias:+.4f} s"

@@ -1,0 +1,279 @@
+"""Whole bandit runs: units are dealt by batches, the weights move by the production rule, and the analysis looks on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptab.analysis.adapting import proposed
+from promptab.analysis.evidence import ArmCounts, Evidence, MetricEvidence
+from promptab.analysis.inference import Arms, Finding, arms_of, find
+from promptab.bandit import Bandit
+from promptab.models import (
+    UNIFORM_EPOCH,
+    Epoch,
+    ExperimentStatus,
+    PromptExperiment,
+    PromptType,
+    PromptVariant,
+)
+from promptab.plan import AnalysisPlan
+from promptab.stats.metric import BUILT_IN_METRICS
+from promptab.stats.multiplicity import simultaneous_confidence
+from promptab.stats.ratio import ratio_contrast
+from promptab.stats.summary import UnitSums
+from tests.calibration.experiments import CONFIDENCE, named
+from tests.calibration.tally import Tally
+
+BATCHES, BATCH_UNITS = 10, 400
+LOOKS_PER_BATCH = 2
+SLICE = 0.2
+"""A tenth of 4,000 units dealt to five arms would be too few to look at."""
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MILLIONTH = 1e-6
+"""What regrets, shares and biases are counted in."""
+
+_SPREAD = 0.6
+"""Standard deviation of the logarithm of a response time."""
+
+# tuned to the size of these experiments, so that the sequences have the least to spare
+PLAN = AnalysisPlan(tuning_units=1_000)
+
+Sums = dict[str, dict[int, UnitSums]]
+
+
+class Rule(NamedTuple):
+    """How units are dealt."""
+
+    label: str
+    bandit: Bandit | None
+    """None: alike for ever."""
+
+
+def _rule(label: str, **fields: object) -> Rule:
+    return Rule(label, Bandit(batch_hours=0.0, batch_units=1, uniform=SLICE, **fields))  # type: ignore[arg-type] # as declared
+
+
+RULES = (
+    _rule("Thompson"),
+    _rule("Thompson, top-two", challenger=0.2),
+    _rule("epsilon-greedy", algorithm="epsilon_greedy"),
+    _rule("UCB", algorithm="ucb"),
+    Rule("uniform", None),
+)
+
+
+class BanditSetting(NamedTuple):
+    """One kind of bandit experiment; the first arm is the control."""
+
+    arms: tuple[float, ...]
+    """The expected outcome of each."""
+    rule: str = "Thompson"
+    metric: str = "success_rate"
+    drift: float = 0.0
+    """What all arms gain, evenly, from the first unit to the last."""
+
+    @property
+    def keys(self) -> list[str]:
+        return [chr(ord("a") + arm) for arm in range(len(self.arms))]
+
+    @property
+    def gains(self) -> NDArray[np.float64]:
+        """What the metric's direction makes of the arms: more is better."""
+        return BUILT_IN_METRICS[self.metric].sign * np.array(self.arms)
+
+
+def simulate_bandit(setting: BanditSetting, runs: int, seed: int) -> Tally:
+    """Run experiments, and count in how many of them a difference to the control was found where there is none.
+
+    "weighted" is the analysis of a bandit at the end, "weighted, looks" the same at any of the looks from 100 units in
+    each arm on; "slice, looks" is of the uniform slice alone, and "naive" a t test of all units at the end, as they
+    are. A name with " missed" counts experiments in which an interval was beside a difference; "regret", "best" and the
+    biases are sums of millionths.
+    """
+    generator = np.random.default_rng(seed)
+    tally = Tally()
+    for _ in range(runs):
+        run = _Run(setting, generator)
+        found: set[str] = set()
+        for _ in range(BATCHES * LOOKS_PER_BATCH):
+            run.deal(BATCH_UNITS // LOOKS_PER_BATCH)
+            found |= run.looked_at("sequential", ", looks")
+            run.maybe_rebalance()
+        found |= run.looked_at("fixed", "") | run.naive()
+        tally.add(found)
+        for name, amount in run.amounts().items():
+            tally.counts[name] += round(amount / MILLIONTH)
+    return tally
+
+
+class _Run:
+    """One experiment while it runs."""
+
+    def __init__(self, setting: BanditSetting, generator: np.random.Generator) -> None:
+        self.setting = setting
+        self.definition = BUILT_IN_METRICS[setting.metric]
+        self.rule = next(rule for rule in RULES if rule.label == setting.rule)
+        self.experiment = _experiment(setting, self.rule)
+        self.generator = generator
+        alike = dict.fromkeys(setting.keys, 1.0 / len(setting.arms))
+        self.epochs = [_epoch(UNIFORM_EPOCH, alike), _epoch(1, alike)]
+        self.sums: Sums = {key: {} for key in setting.keys}
+        self.dealt = 0
+        self.regret = 0.0
+
+    @property
+    def weights(self) -> dict[int, Mapping[str, float]]:
+        return {epoch.number: epoch.weights for epoch in self.epochs}
+
+    def deal(self, units: int) -> None:
+        """Deal so many units by the weights in force, part of them in the slice."""
+        setting, last = self.setting, self.epochs[-1]
+        sliced = int(self.generator.binomial(units, SLICE))
+        parts = ((UNIFORM_EPOCH, sliced, self.epochs[0]), (last.number, units - sliced, last))
+        gone = self.dealt / (BATCHES * BATCH_UNITS)
+        for number, count, epoch in parts:
+            shares = np.array([epoch.weights[key] for key in setting.keys])
+            got = self.generator.multinomial(count, shares / shares.sum())
+            self.regret += count * float(setting.gains.max() - shares @ setting.gains)
+            for key, mean, among in zip(setting.keys, setting.arms, got, strict=True):
+                added = self._outcomes(mean + setting.drift * gone, int(among))
+                by_epoch = self.sums[key]
+                by_epoch[number] = by_epoch.get(number, UnitSums(center=mean)) + added.recentered(mean)
+        self.dealt += units
+
+    def _outcomes(self, mean: float, units: int) -> UnitSums:
+        if self.setting.metric == "success_rate":
+            won = float(self.generator.binomial(units, mean))
+            return UnitSums(units, float(units), won, 0.0, won, float(units), won)
+        times = mean * np.exp(self.generator.normal(-_SPREAD * _SPREAD / 2.0, _SPREAD, units))
+        total = float(times.sum())
+        return UnitSums(units, float(units), total, 0.0, float(times @ times), float(units), total)
+
+    def maybe_rebalance(self) -> None:
+        if self.rule.bandit is None or self.dealt % BATCH_UNITS:
+            return
+        found = proposed(self.evidence(), self.rule.bandit, self.epochs)
+        if found.changed:
+            self.epochs.append(_epoch(found.epoch, found.weights))
+
+    def evidence(self) -> Evidence:
+        arms = {
+            key: {epoch: ArmCounts(sums.units, sums.units) for epoch, sums in by_epoch.items()}
+            for key, by_epoch in self.sums.items()
+        }
+        primary = MetricEvidence(self.definition, self.sums, weights=self.weights)
+        return Evidence(self.experiment, NOON, primary, (), arms, self.weights)
+
+    def looked_at(self, method: str, suffix: str) -> set[str]:
+        """Return what the two analyses of a bandit come to."""
+        fewest = min(UnitSums.pooled(by_epoch.values()).units for by_epoch in self.sums.values())
+        found: set[str] = set()
+        evidence = self.evidence()
+        if fewest >= PLAN.minimum_units:
+            found |= self._compared(evidence.primary, method, f"weighted{suffix}")
+        in_slice = min(by_epoch[UNIFORM_EPOCH].units for by_epoch in self.sums.values())
+        if method == "sequential" and in_slice >= PLAN.minimum_units:
+            found |= self._compared(evidence.uniform().primary, method, f"slice{suffix}")
+        return found
+
+    def _compared(self, metric: MetricEvidence, method: str, name: str) -> set[str]:
+        arms = (arms_of(metric, key, "a") for key in self.setting.keys[1:])
+        return self._named(name, method, arms)
+
+    def _named(self, name: str, method: str, arms: Iterator[Arms]) -> set[str]:
+        level = simultaneous_confidence(len(self.setting.arms) - 1, CONFIDENCE)
+        found: set[str] = set()
+        for each, mean in zip(arms, self.setting.arms[1:], strict=True):
+            finding: Finding = find(method, each, PLAN, level)  # type: ignore[arg-type] # one of the methods
+            judged = finding._replace(
+                p_value=None
+                if finding.p_value is None
+                else finding.p_value * CONFIDENCE_SHARE / (1.0 - level)
+            )
+            found |= named(name, judged, mean - self.setting.arms[0])
+        return found
+
+    def naive(self) -> set[str]:
+        contrasts = (
+            Arms(ratio_contrast(*({0: self.pooled(arm)} for arm in (key, "a"))), self.definition.direction)
+            for key in self.setting.keys[1:]
+        )
+        return self._named("naive", "fixed", contrasts)
+
+    def pooled(self, key: str) -> UnitSums:
+        return UnitSums.pooled(self.sums[key].values())
+
+    def amounts(self) -> dict[str, float]:
+        """Return the regret per unit, the share of the best arm among new units, and how far the best arm's difference
+        to the control is from the truth, as a naive mean and as the analysis has it.
+        """
+        setting = self.setting
+        best = int(setting.gains.argmax())
+        key = setting.keys[best]
+        amounts = {"regret": self.regret / self.dealt, "best": self.epochs[-1].weights[key]}
+        if best:
+            truth = setting.arms[best] - setting.arms[0]
+            naive = ratio_contrast({0: self.pooled(key)}, {0: self.pooled("a")}).value
+            weighted = arms_of(self.evidence().primary, key, "a").contrast.value
+            amounts |= {"naive bias": (naive or 0.0) - truth, "weighted bias": (weighted or 0.0) - truth}
+        return amounts
+
+
+CONFIDENCE_SHARE = 1.0 - CONFIDENCE
+
+
+def _epoch(number: int, weights: Mapping[str, float]) -> Epoch:
+    return Epoch.model_construct(
+        experiment_id="simulated", number=number, starts_at=NOON, weights=weights, segments=(), evicted=()
+    )
+
+
+def _experiment(setting: BanditSetting, rule: Rule) -> PromptExperiment:
+    return PromptExperiment(
+        experiment_id="simulated",
+        name="simulated",
+        prompt_type=PromptType.CONFIG,
+        prompt_name=None,
+        variants=tuple(PromptVariant(key=key, config={}) for key in setting.keys),
+        control="a",
+        traffic_split=dict.fromkeys(setting.keys, 1.0 / len(setting.arms)),
+        status=ExperimentStatus.RUNNING,
+        layer="simulated",
+        primary_metric=setting.metric,
+        plan=PLAN,
+        bandit=rule.bandit,
+        salt="s",
+        enrolment_salt="e",
+        uniform_salt="u",
+        created_at=NOON,
+    )
+
+
+NULLS: Mapping[int, tuple[float, ...]] = {count: (0.6,) * count for count in (2, 3, 5)}
+REALS: Mapping[int, tuple[float, ...]] = {
+    2: (0.6, 0.65),
+    3: (0.6, 0.62, 0.67),
+    5: (0.6, 0.58, 0.6, 0.63, 0.68),
+}
+TIMES, FASTER = (1.2, 1.2), (1.2, 1.12)
+DRIFT = 0.2
+
+
+def _settings(arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...]) -> Iterator[BanditSetting]:
+    for count, rule in itertools.product(arms, RULES):
+        # of two arms each is the other's challenger
+        if count > 2 or "top-two" not in rule.label:
+            yield BanditSetting(arms[count], rule.label)
+    yield BanditSetting(arms[2], drift=DRIFT)
+    yield BanditSetting(times, metric="response_time")
+
+
+NULL_SETTINGS = tuple(_settings(NULLS, TIMES))
+REAL_SETTINGS = tuple(_settings(REALS, FASTER))
+"""Every rule with 2, 3 and 5 arms; and Thompson's where the base value rises, and where times are to be short."""
