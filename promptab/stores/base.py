@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from promptab.stores.queries.experiments import ExperimentQueries
     from promptab.stores.queries.exports import ExportQueries
     from promptab.stores.queries.exposures import ExposureQueries
+    from promptab.stores.queries.guard_tallies import GuardTallyQueries
+    from promptab.stores.queries.guards import GuardQueries
     from promptab.stores.queries.leases import LeaseQueries
     from promptab.stores.queries.metric_history import MetricHistoryQueries
     from promptab.stores.queries.retention import RetentionQueries
@@ -71,6 +73,8 @@ class Transaction:
     costs: CostQueries
     cases: CaseQueries
     leases: LeaseQueries
+    guards: GuardQueries
+    guard_tallies: GuardTallyQueries
 
 
 CostKey = Literal["version", "prompt", "model", "variant"]

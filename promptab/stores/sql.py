@@ -39,6 +39,8 @@ from promptab.stores.queries.events import EventQueries
 from promptab.stores.queries.experiments import ExperimentQueries
 from promptab.stores.queries.exports import ExportQueries
 from promptab.stores.queries.exposures import ExposureQueries
+from promptab.stores.queries.guard_tallies import GuardTallyQueries
+from promptab.stores.queries.guards import GuardQueries
 from promptab.stores.queries.leases import LeaseQueries
 from promptab.stores.queries.metric_history import MetricHistoryQueries
 from promptab.stores.queries.retention import RetentionQueries
@@ -366,4 +368,6 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         costs=CostQueries(connection),
         cases=CaseQueries(connection),
         leases=LeaseQueries(connection),
+        guards=GuardQueries(connection),
+        guard_tallies=GuardTallyQueries(connection),
     )
