@@ -26,10 +26,21 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"decisions"}),
     frozenset({"stores", "library"}),
     frozenset(
-        {"formats", "managed", "resolving", "starting", "gathering", "totalling", "exposing", "snapshot_file"}
+        {
+            "formats",
+            "managed",
+            "resolving",
+            "starting",
+            "gathering",
+            "totalling",
+            "exposing",
+            "snapshot_file",
+            "decision_keeping",
+        }
     ),
-    frozenset({"case_keeping"}),
-    frozenset({"deploying", "assigning", "access"}),
+    frozenset({"case_keeping", "moving"}),
+    frozenset({"pointing"}),
+    frozenset({"deploying", "assigning", "access", "changing_policy"}),
     frozenset({"analysing", "placing"}),
     frozenset({"recording"}),
     frozenset({"planning", "exporting"}),
