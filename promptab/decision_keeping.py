@@ -68,6 +68,24 @@ async def keep_decision(tx: Transaction, decision: Decision, standing: Standing)
     return await tx.decisions.append(stored)
 
 
+async def keep_unmoved(tx: Transaction, decision: Decision) -> StoredDecision:
+    """Store a decision that is made from nothing that could move: what it is about looks for itself when it acts."""
+    latest = await tx.decisions.latest(decision.experiment_id)
+    if latest is not None and _is_again(latest, decision, None):
+        await tx.decisions.seen_again(latest.sequence, decision.at)
+        return latest.model_copy(update={"seen": latest.seen + 1, "seen_at": decision.at})
+    return await tx.decisions.append(
+        StoredDecision(
+            sequence=0,
+            decision_id=str(uuid.uuid4()),
+            decision=decision,
+            standing=None,
+            status="noted",
+            seen_at=decision.at,
+        )
+    )
+
+
 async def keep_applied(
     tx: Transaction,
     decision: Decision,
@@ -76,7 +94,10 @@ async def keep_applied(
     detail: str,
     effects: Mapping[str, Any] | None = None,
 ) -> StoredDecision:
-    """Store a decision of a person that has taken effect in this transaction; it supersedes all that is open."""
+    """Store a decision that has taken effect in this transaction: a person's, or one about a guard.
+
+    It supersedes all that is open.
+    """
     await supersede(tx, await tx.decisions.open(decision.experiment_id), by=decision.sentence, at=decision.at)
     stored = StoredDecision(
         sequence=0,
@@ -106,7 +127,7 @@ async def supersede(tx: Transaction, outdated: list[StoredDecision], *, by: str,
     )
 
 
-def _is_again(latest: StoredDecision, decision: Decision, standing: Standing) -> bool:
+def _is_again(latest: StoredDecision, decision: Decision, standing: Standing | None) -> bool:
     before = latest.decision
     return (
         latest.status not in {"applied", "superseded"}

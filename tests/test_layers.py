@@ -40,6 +40,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"case_keeping", "moving"}),
     frozenset({"pointing"}),
+    frozenset({"guarding"}),
     frozenset({"deploying", "assigning", "access", "changing_policy"}),
     frozenset({"analysing", "placing"}),
     frozenset({"recording"}),
