@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from promptab.criteria import read_criteria
-from promptab.decision_keeping import keep_applied, keep_unmoved
+from promptab.decision_keeping import keep_by_hand, keep_unmoved
 from promptab.decisions.decision import Decision
 from promptab.decisions.drawing_bounds import definition_of, drawn_bounds
 from promptab.decisions.guard import Guard, GuardEvidence, GuardStatus
@@ -181,16 +181,15 @@ async def _applied(tx: Transaction, guard: Guard, decision: Decision, actor: str
     status: GuardStatus = "rolled_back" if decision.action == "rollback" else "kept"
     if not await tx.guards.end(guard.guard_id, status, at=decision.at, detail=decision.sentence):
         return None
-    if decision.action != "rollback":
-        return await keep_applied(tx, decision, actor=actor, detail=f"The guard of {guard.label} ended")
-    move = await _taken_back(tx, guard, decision, actor)
-    return await keep_applied(
-        tx,
-        decision,
-        actor=actor,
-        detail=f"{guard.environment} went back from {guard.version} to {move.version}",
-        effects={"deployment": move.sequence},
-    )
+    detail, effects = f"The guard of {guard.label} has ended", {}
+    if decision.action == "rollback":
+        move = await _taken_back(tx, guard, decision, actor)
+        detail = f"{guard.environment} is back at {move.version}"
+        effects = {"deployment": move.sequence, "moved": move.action}
+    stored = await keep_by_hand(tx, decision)
+    settled = stored.settled("applied", at=decision.at, detail=detail, actor=actor, effects=effects)
+    await tx.decisions.settle([settled])
+    return settled
 
 
 async def _taken_back(tx: Transaction, guard: Guard, decision: Decision, actor: str) -> Deployment:
