@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, cast
 from promptab.case_keeping import CaseKeeping
 from promptab.checks import check_json_object, check_label, check_text, check_time, known_id
 from promptab.content import check_prompt
+from promptab.decisions.guard import Guard
 from promptab.errors import ConflictError, InvalidInputError, StateError
 from promptab.guarding import begin_guard, check_guard
 from promptab.lifecycle import deployed_at
@@ -160,6 +161,21 @@ class Deploying(CaseKeeping):
             return await roll_back(tx, target, left, where, Occasion(self._clock(), who, text, proof))
 
         return await store.write(work)
+
+    async def guards(
+        self, name: str | None = None, prompt_type: str = "system", *, watching: bool = True
+    ) -> list[Guard]:
+        """Return the promoted versions that are watched now, oldest first, of one prompt or of all; with
+        `watching=False` those too whose guard has ended.
+        """
+        kind = None
+        if name is not None:
+            kind, name = check_prompt(name, prompt_type)
+
+        async def work(tx: Transaction) -> list[Guard]:
+            return await tx.guards.listing(watching=watching, prompt_type=kind, name=name)
+
+        return await (await self._store()).read(work)
 
     async def deployments(
         self, name: str, prompt_type: str, environment: str | None = "production"

@@ -36,6 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "exposing",
             "snapshot_file",
             "decision_keeping",
+            "leading",
         }
     ),
     frozenset({"case_keeping", "moving"}),
@@ -47,7 +48,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"planning", "exporting"}),
     frozenset({"retention"}),
     frozenset({"versions", "experiments", "metrics", "rollout"}),
-    frozenset({"choice"}),
+    frozenset({"choice", "watching"}),
     frozenset({"choosing"}),
     frozenset({"fallback"}),
     frozenset({"completing", "trying"}),

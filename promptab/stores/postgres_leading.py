@@ -63,6 +63,8 @@ class PostgresLeadership:
 
     async def _claim(self) -> int | None:
         if self._connection is None or self._connection.is_closed():
+            # which store it is, and so what the lock is called, is known when it has been reached
+            await self._store.read(_nothing)
             self._connection, self._term = await self._server.connect(), None
             await self._asked(_SILENCE, f"{self._seconds * 1000:.0f}ms")
         if self._term is not None:
@@ -92,3 +94,7 @@ class PostgresLeadership:
         if self._process != os.getpid():
             self._parents.append(self._connection)
             self._process, self._connection, self._term = os.getpid(), None, None
+
+
+async def _nothing(_tx: Transaction) -> None:
+    """Reach the store, and no more."""
