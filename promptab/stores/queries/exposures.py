@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, exists, false, func, insert, select, update
@@ -87,6 +88,14 @@ class ExposureQueries:
     async def analysed_counts(self, experiment_id: str, *, without: Collection[str] = ()) -> dict[str, int]:
         """Return how many units count in an analysis, per variant."""
         return await self._counts(exposures.c.experiment_id == experiment_id, *analysed(without))
+
+    async def newest_waiting(self, experiment_id: str) -> datetime | None:
+        """Return when the newest unit was exposed of those that no analysis counts yet; None without one."""
+        query = select(func.max(exposures.c.at)).where(
+            exposures.c.experiment_id == experiment_id, exposures.c.rolled_up.is_(None)
+        )
+        found: datetime | None = (await self._connection.execute(query)).scalar_one()
+        return found
 
     async def leave_out(self, experiment_id: str, unit: str | None) -> None:
         """Leave a unit (None: all) that was exposed before out of every analysis from now on."""
