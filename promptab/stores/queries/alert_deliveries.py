@@ -11,7 +11,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, insert, literal, select, update
+from sqlalchemy import ColumnElement, and_, exists, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -36,12 +36,15 @@ class AlertDeliveryQueries:
         except IntegrityError:
             return
 
+    async def is_due(self, channel: str, wanted: Wanted, *, now: datetime) -> bool:
+        """Return whether there is anything to do for the channel: to make it known, to begin, or to try."""
+        known = exists().where(alert_channels.c.name == channel)
+        begun = exists().where(*_not_begun(channel, wanted))
+        due = exists().where(alert_deliveries.c.channel == channel, _due(now))
+        return bool((await self._connection.execute(select(or_(~known, begun, due)))).scalar_one())
+
     async def enqueue(self, channel: str, wanted: Wanted, *, now: datetime) -> None:
         """Begin a delivery to the channel of every alert that it wants, and that has none yet."""
-        since = select(alert_channels.c.since).where(alert_channels.c.name == channel).scalar_subquery()
-        begun = exists().where(
-            alert_deliveries.c.alert_id == alerts.c.alert_id, alert_deliveries.c.channel == channel
-        )
         missing = select(
             alerts.c.alert_id,
             literal(channel),
@@ -49,12 +52,7 @@ class AlertDeliveryQueries:
             literal(0),
             literal(now, alert_deliveries.c.due_at.type),
             literal(now, alert_deliveries.c.changed_at.type),
-        ).where(
-            alerts.c.at >= since,
-            alerts.c.kind.in_(wanted.kinds),
-            alerts.c.severity.in_(wanted.severities),
-            ~begun,
-        )
+        ).where(*_not_begun(channel, wanted))
         columns = ("alert_id", "channel", "status", "attempts", "due_at", "changed_at")
         try:
             async with self._connection.begin_nested():
@@ -117,6 +115,20 @@ class AlertDeliveryQueries:
             .returning(alert_deliveries.c.channel)
         )
         return sorted((await self._connection.execute(revived)).scalars())
+
+
+def _not_begun(channel: str, wanted: Wanted) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions under which an alert is to be sent to the channel, and nothing of that has begun."""
+    since = select(alert_channels.c.since).where(alert_channels.c.name == channel).scalar_subquery()
+    begun = exists().where(
+        alert_deliveries.c.alert_id == alerts.c.alert_id, alert_deliveries.c.channel == channel
+    )
+    return (
+        alerts.c.at >= since,
+        alerts.c.kind.in_(wanted.kinds),
+        alerts.c.severity.in_(wanted.severities),
+        ~begun,
+    )
 
 
 def _due(now: datetime) -> ColumnElement[bool]:
