@@ -54,6 +54,10 @@ async def settle(
     )
 
 
+async def keep_pulse(store: Store, pulse: Pulse) -> None:
+    await store.write(lambda tx: tx.alerts.keep_pulse("s", "units", pulse))
+
+
 async def enqueue(store: Store, wanted: Wanted = EVERYTHING, *, now: datetime = NOON) -> None:
     async def work(tx: Transaction) -> None:
         await tx.alert_deliveries.open_channel(CHANNEL, since=NOON)
@@ -132,7 +136,7 @@ async def test_watchers_at_once_see_a_fact_begin_once(store: Store) -> None:
 async def test_a_pulse_comes_back_as_it_was_kept(store: Store) -> None:
     for mark in ("1", "2"):
         pulse = Pulse(mark, NOON, NOON + MINUTE, moves=3, longest=timedelta(hours=30, microseconds=1))
-        await store.write(lambda tx, pulse=pulse: tx.alerts.keep_pulse("s", "units", pulse))
+        await keep_pulse(store, pulse)
         assert await store.read(lambda tx: tx.alerts.pulse("s", "units")) == pulse
         assert await store.read(lambda tx: tx.alerts.pulse("s", "outcomes")) is None
 
