@@ -27,10 +27,21 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"alerts"}),
     frozenset({"stores", "library"}),
     frozenset(
-        {"formats", "managed", "resolving", "starting", "gathering", "totalling", "exposing", "snapshot_file"}
+        {
+            "formats",
+            "managed",
+            "resolving",
+            "starting",
+            "gathering",
+            "totalling",
+            "exposing",
+            "snapshot_file",
+            "alerting",
+        }
     ),
-    frozenset({"case_keeping", "alerting"}),
-    frozenset({"deploying", "assigning", "access"}),
+    frozenset({"case_keeping", "moving", "decision_keeping"}),
+    frozenset({"pointing"}),
+    frozenset({"deploying", "assigning", "access", "changing_policy"}),
     frozenset({"analysing", "placing"}),
     frozenset({"recording"}),
     frozenset({"planning", "exporting"}),

@@ -46,7 +46,7 @@ class Fact(NamedTuple):
 
 def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -> list[Fact]:
     """Return the facts that hold or linger, by this analysis; whatever is not among them has ended."""
-    withdrawn = decision.inputs.state.withdrawn
+    withdrawn = () if decision.inputs is None else decision.inputs.state.withdrawn
     primary = analysis.metrics[analysis.primary_metric]
     differences = [found for key, found in primary.differences.items() if key not in withdrawn]
     mismatches = list(_mismatches(analysis))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from promptab.stores.queries.cases import CaseQueries
     from promptab.stores.queries.costs import CostQueries
     from promptab.stores.queries.crossing import CrossingQueries
+    from promptab.stores.queries.decisions import DecisionQueries
     from promptab.stores.queries.deployments import DeploymentQueries
     from promptab.stores.queries.events import EventQueries
     from promptab.stores.queries.experiments import ExperimentQueries
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from promptab.stores.queries.metric_history import MetricHistoryQueries
     from promptab.stores.queries.retention import RetentionQueries
     from promptab.stores.queries.rolled_up import RolledUpQueries
+    from promptab.stores.queries.rollouts import RolloutQueries
     from promptab.stores.queries.rollup import RollupQueries
     from promptab.stores.queries.total_rollup import TotalRollupQueries
     from promptab.stores.queries.version_totals import VersionTotalQueries
@@ -73,6 +75,8 @@ class Transaction:
     cases: CaseQueries
     alerts: AlertQueries
     alert_deliveries: AlertDeliveryQueries
+    decisions: DecisionQueries
+    rollouts: RolloutQueries
 
 
 CostKey = Literal["version", "prompt", "model", "variant"]

@@ -35,6 +35,7 @@ from promptab.stores.queries.alerts import AlertQueries
 from promptab.stores.queries.cases import CaseQueries
 from promptab.stores.queries.costs import CostQueries
 from promptab.stores.queries.crossing import CrossingQueries
+from promptab.stores.queries.decisions import DecisionQueries
 from promptab.stores.queries.deployments import DeploymentQueries
 from promptab.stores.queries.events import EventQueries
 from promptab.stores.queries.experiments import ExperimentQueries
@@ -43,6 +44,7 @@ from promptab.stores.queries.exposures import ExposureQueries
 from promptab.stores.queries.metric_history import MetricHistoryQueries
 from promptab.stores.queries.retention import RetentionQueries
 from promptab.stores.queries.rolled_up import RolledUpQueries
+from promptab.stores.queries.rollouts import RolloutQueries
 from promptab.stores.queries.rollup import RollupQueries
 from promptab.stores.queries.total_rollup import TotalRollupQueries
 from promptab.stores.queries.version_totals import VersionTotalQueries
@@ -364,4 +366,6 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         cases=CaseQueries(connection),
         alerts=AlertQueries(connection),
         alert_deliveries=AlertDeliveryQueries(connection),
+        decisions=DecisionQueries(connection),
+        rollouts=RolloutQueries(connection),
     )

@@ -85,9 +85,12 @@ class ExposureQueries:
         """
         return await self._counts(exposures.c.experiment_id == experiment_id, _nobody_else())
 
-    async def analysed_counts(self, experiment_id: str, *, without: Collection[str] = ()) -> dict[str, int]:
-        """Return how many units count in an analysis, per variant."""
-        return await self._counts(exposures.c.experiment_id == experiment_id, *analysed(without))
+    async def analysed_counts(
+        self, experiment_id: str, *, without: Collection[str] = (), since: datetime | None = None
+    ) -> dict[str, int]:
+        """Return how many units count in an analysis, per variant; with `since`, of those exposed from then on."""
+        later = () if since is None else (exposures.c.at >= since,)
+        return await self._counts(exposures.c.experiment_id == experiment_id, *later, *analysed(without))
 
     async def newest_waiting(self, experiment_id: str) -> datetime | None:
         """Return when the newest unit was exposed of those that no analysis counts yet; None without one."""
