@@ -1,5 +1,8 @@
 # The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
 
+from .alerts.alert import Alert
+from .alerts.channel import AlertSettings, Webhook
+from .alerts.delivery import Delivery, ToldAlert
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
@@ -8,6 +11,7 @@ from .choice import Choice
 from .completing import Completion
 from .decisions.deciding import decide, redecide
 from .decisions.decision import Decision, DecisionState
+from .delivering.passes import DeliveryReport
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
@@ -58,6 +62,8 @@ __version__: str
 
 __all__ = [
     "ABTestManager",
+    "Alert",
+    "AlertSettings",
     "AnalysisPlan",
     "AnalysisResult",
     "Assignment",
@@ -71,6 +77,8 @@ __all__ = [
     "ConflictError",
     "Decision",
     "DecisionState",
+    "Delivery",
+    "DeliveryReport",
     "Deployment",
     "Expectation",
     "ExperimentStatus",
@@ -114,12 +122,14 @@ __all__ = [
     "TemplateError",
     "TemplateLimitError",
     "Tokens",
+    "ToldAlert",
     "UnderstatedVersionWarning",
     "Usage",
     "VariableError",
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
+    "Webhook",
     "decide",
     "open",
     "redecide",

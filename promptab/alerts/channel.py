@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, model_validator
 
 from promptab.alerts.alert import KINDS, SEVERITIES, AlertKind, Severity
-from promptab.checks import check_name, check_number
+from promptab.checks import check_mapping, check_name, check_number
 from promptab.errors import InvalidInputError
-from promptab.guardrails import Flag
 from promptab.records import Declared, Number
 
 WebhookFormat = Literal["standard", "slack"]
@@ -35,6 +35,8 @@ class Wanted(Declared):
 
 
 EVERYTHING = Wanted()
+
+W = TypeVar("W", bound=Wanted)
 
 
 class Webhook(Wanted):
@@ -100,10 +102,10 @@ class Webhook(Wanted):
 
 
 class AlertSettings(Declared):
-    """What `alerts:` in promptab.yaml declares."""
+    """Where alerts go."""
 
-    log: Flag = True
-    """Whether alerts are written to the log, by the logger promptab.alerts."""
+    log: Wanted | None = EVERYTHING
+    """Which alerts are written to the log, by the logger promptab.alerts; None: none."""
     webhooks: tuple[Webhook, ...] = ()
 
     @model_validator(mode="after")
@@ -112,6 +114,41 @@ class AlertSettings(Declared):
         if repeated := [name for name in names if names.count(name) > 1]:
             raise InvalidInputError("alerts.webhooks", repeated[0], "each name declared once")
         return self
+
+
+def read_alerts(document: Mapping[str, Any], *, untold: Collection[AlertKind] = frozenset()) -> AlertSettings:
+    """Read `alerts:` of promptab.yaml: `log` (true, false, or which alerts) and `webhooks`, by name.
+
+    `untold` are kinds that are sent to nobody. Raises `InvalidInputError` without a word of what may be a secret.
+    """
+    given = check_mapping("alerts", document)
+    if unknown := [key for key in given if key not in AlertSettings.model_fields]:
+        raise InvalidInputError("alerts", unknown[0], f"one of {', '.join(AlertSettings.model_fields)}")
+    log = given.get("log", True)
+    if isinstance(log, bool):
+        log = {} if log else None
+    settings = AlertSettings(
+        log=None if log is None else Wanted.model_validate(log),
+        webhooks=tuple(
+            Webhook.model_validate({**_fields(f"alerts.webhooks[{name}]", fields), "name": name})
+            for name, fields in _fields("alerts.webhooks", given.get("webhooks") or {}).items()
+        ),
+    )
+    return AlertSettings(
+        log=None if settings.log is None else _without(settings.log, untold),
+        webhooks=tuple(_without(webhook, untold) for webhook in settings.webhooks),
+    )
+
+
+def _fields(field: str, given: object) -> Mapping[Any, Any]:
+    if not isinstance(given, Mapping):
+        # an address in the wrong place
+        raise InvalidInputError(field, HIDDEN, "a mapping of names to values", "write url: below the name")
+    return given
+
+
+def _without(wanted: W, untold: Collection[AlertKind]) -> W:
+    return wanted.model_copy(update={"kinds": tuple(kind for kind in wanted.kinds if kind not in untold)})
 
 
 def check_address(url: str, *, field: str, allowed_hosts: tuple[str, ...]) -> SplitResult:

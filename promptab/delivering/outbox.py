@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Collection
+from typing import NoReturn, TypedDict, Unpack
 
-from promptab.alerts.alert import KINDS, AlertKind, Severity
+from promptab.alerts.alert import AlertKind, Severity
 from promptab.alerts.channel import AlertSettings, Wanted
 from promptab.alerts.delivery import DeliveryStatus, ToldAlert
 from promptab.assigning import find_experiment
 from promptab.checks import check_count, check_name, check_number
 from promptab.delivering.channels import LOG, AlertCallback, CallbackChannel, Channel, LogChannel
-from promptab.delivering.passes import PassReport, deliver_due
+from promptab.delivering.passes import DeliveryReport, deliver_due
 from promptab.errors import InvalidInputError, MissingExtraError, NotFoundError, StateError, StoreError
 from promptab.managed import Clock, Managed, utc_now
 from promptab.stores.base import Store
@@ -24,6 +24,13 @@ LISTED = 100
 """Alerts that a listing holds unless more are asked for."""
 PASS_SECONDS = 10.0
 """Between two passes of `keep_delivering`."""
+
+
+class WantedAlerts(TypedDict, total=False):
+    """Which alerts are sent, as in `Wanted`."""
+
+    kinds: Collection[AlertKind]
+    least_severity: Severity
 
 
 class AlertOutbox(Managed):
@@ -52,8 +59,8 @@ class AlertOutbox(Managed):
         Raises `InvalidInputError` for a variable that is not set, and `MissingExtraError` where there are webhooks
         and the package that they need is not installed.
         """
-        if settings.log:
-            self.add(LogChannel())
+        if settings.log is not None:
+            self.add(LogChannel(settings.log))
         if not settings.webhooks:
             return
         try:
@@ -68,17 +75,18 @@ class AlertOutbox(Managed):
         callback: AlertCallback,
         *,
         name: str = "callback",
-        kinds: Iterable[AlertKind] = KINDS,
-        least_severity: Severity = "info",
+        **wanted: Unpack[WantedAlerts],
     ) -> None:
         """Call, or await, this function with each alert, when alerts are delivered: at least once in all processes
-        that use the same `name`. One that raises, or takes longer than 30 s, is called again later.
+        that use the same `name`, and of these `kinds` and from this severity on. One that raises, or takes longer
+        than 30 s, is called again later.
+
+        Raises `InvalidInputError` for a name, kinds and a severity that there are none of.
         """
         check_name("name", name)
         if name == LOG:
             raise InvalidInputError("name", name, "another name", "that one writes to the log")
-        wanted = Wanted(kinds=tuple(kinds), least_severity=least_severity)
-        self.add(CallbackChannel(name, callback, wanted))
+        self.add(CallbackChannel(name, callback, Wanted.model_validate(wanted)))
 
     async def list_alerts(
         self, experiment: str | None = None, *, dead: bool = False, limit: int = LISTED
@@ -116,7 +124,7 @@ class AlertOutbox(Managed):
             )
         return tuple(revived)
 
-    async def deliver(self) -> PassReport:
+    async def deliver(self) -> DeliveryReport:
         """Try everything that is due, to every channel at the same time, and return what became of it.
 
         It ends: what is tried has a time limit, and a channel that is away is left for the next time. Raises
@@ -129,7 +137,7 @@ class AlertOutbox(Managed):
         passes = (deliver_due(store, channel, self._clock) for channel in tuple(self._channels.values()))
         # each to its end, also where another one fails
         reports = await asyncio.gather(*passes, return_exceptions=True)
-        total = PassReport()
+        total = DeliveryReport()
         for report in reports:
             if isinstance(report, BaseException):
                 raise report

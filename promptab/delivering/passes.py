@@ -25,26 +25,26 @@ FIRST_SIGHT = timedelta(days=1)
 """Of what was raised before a channel was seen for the first time, this much is sent to it."""
 
 
-class PassReport(NamedTuple):
+class DeliveryReport(NamedTuple):
     """What became of the attempts of a pass."""
 
     delivered: int = 0
     postponed: int = 0
     dead: int = 0
 
-    def plus(self, other: PassReport) -> PassReport:
-        return PassReport(*(one + another for one, another in zip(self, other, strict=True)))
+    def plus(self, other: DeliveryReport) -> DeliveryReport:
+        return DeliveryReport(*(one + another for one, another in zip(self, other, strict=True)))
 
 
 async def deliver_due(
     store: Store, channel: Channel, clock: Clock, *, draw: Callable[[], float] = random.random
-) -> PassReport:
+) -> DeliveryReport:
     """Try every delivery to the channel that is due, a few at a time.
 
     Once all of those few have failed the rest waits for the next pass, without an attempt less: the other side is
     away. `draw` gives numbers from 0 to 1, for the jitter.
     """
-    total = PassReport()
+    total = DeliveryReport()
     # most passes find nothing, and a write would be in the way of others
     if not await store.read(lambda tx: tx.alert_deliveries.is_due(channel.name, channel.wanted, now=clock())):
         return total
@@ -72,7 +72,7 @@ async def _claim(tx: Transaction, channel: Channel, clock: Clock) -> list[Claime
 
 async def _deliver(
     store: Store, channel: Channel, claimed: Claimed, clock: Clock, draw: Callable[[], float]
-) -> PassReport:
+) -> DeliveryReport:
     # whoever dies at every attempt never says so: the count of those that were begun ends it
     if claimed.attempt > MOST_ATTEMPTS:
         refused: Refused | None = Refused("every attempt ended without a word", for_good=True)
@@ -88,7 +88,9 @@ async def _deliver(
             channel.name, claimed, status, now=now, due_at=due_at, error=error
         )
 
-    await store.write(work, shown=False)
+    if not await store.write(work, shown=False):
+        # it took longer than its lease, and whoever has it now says what becomes of it
+        return DeliveryReport()
     if refused is not None:
         level = logging.ERROR if status == "dead" else logging.WARNING
         told = "given up" if due_in is None else f"next attempt in {due_in.total_seconds():.0f} s"
@@ -97,7 +99,7 @@ async def _deliver(
             "%s was not delivered to %s: %s; attempt %d of %d, %s",
             *(claimed.alert.alert_id, channel.name, refused.error, claimed.attempt, MOST_ATTEMPTS, told),
         )
-    return PassReport(int(status == "delivered"), int(status == "pending"), int(status == "dead"))
+    return DeliveryReport(int(status == "delivered"), int(status == "pending"), int(status == "dead"))
 
 
 def _after(
