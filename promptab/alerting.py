@@ -13,6 +13,7 @@ from promptab.alerts.facts import Fact, facts_of
 from promptab.alerts.traffic import SOURCES, Source, beaten, rested, silence_of
 from promptab.analysis.result import AnalysisResult
 from promptab.decisions.decision import Action, Decision
+from promptab.decisions.stored import StoredDecision
 from promptab.models import ExperimentStatus, PromptExperiment
 from promptab.stores.base import Transaction
 
@@ -61,34 +62,24 @@ async def raise_alerts(
     )
 
 
-async def raise_applied(
-    tx: Transaction,
-    decision: Decision,
-    *,
-    decision_id: str,
-    at: datetime,
-    actor: str | None = None,
-    detail: str = "",
-) -> list[Alert]:
-    """Put the alert that a decision was carried out into the outbox, also where a person did; again, it is the same.
-
-    `detail` is what came of it, as a sentence.
-    """
-    by = "" if actor is None else f" (by {actor})"
-    severity = _APPLIED_SEVERITY.get(decision.action, "info")
+async def raise_applied(tx: Transaction, stored: StoredDecision) -> list[Alert]:
+    """Put the alert that this decision was carried out into the outbox, whoever did so; again, it is the same."""
+    decision, at = stored.decision, stored.settled_at or stored.seen_at
+    by = "" if stored.actor is None else f" (by {stored.actor})"
+    detail = f". {stored.detail}" if stored.detail else ""
     return await _put(
         tx,
         [
             Alert(
-                alert_id=alert_id(decision.experiment_id, "applied", decision_id),
+                alert_id=alert_id(decision.experiment_id, "applied", stored.decision_id),
                 kind="applied",
-                severity=severity,
+                severity=_APPLIED_SEVERITY.get(decision.action, "info"),
                 at=at,
                 subject=decision.experiment_id,
                 name=decision.experiment,
-                sentence=f"{decision.sentence}{by}" + (f". {detail}" if detail else ""),
+                sentence=f"{decision.sentence}{by}{detail}",
                 numbers=decision.numbers,
-                decision_id=decision_id,
+                decision_id=stored.decision_id,
             )
         ],
     )

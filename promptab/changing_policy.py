@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptab.decision_keeping import keep_applied
+from promptab.alerting import raise_applied
+from promptab.decision_keeping import keep_by_hand
 from promptab.decisions.decision import Decision
 from promptab.errors import StateError
 from promptab.experiment_rules import reached_step, settled
+from promptab.lifecycle import ENDED_STATUSES
 from promptab.models import PromptExperiment
-from promptab.moving import ENDED, at_step, moved
+from promptab.moving import at_step, moved
 from promptab.pointing import Occasion, keep, live_version
 from promptab.policy import Policy
 from promptab.stores.base import Transaction
@@ -19,7 +21,7 @@ async def with_policy(
     tx: Transaction, current: PromptExperiment, policy: Policy | None, occasion: Occasion
 ) -> PromptExperiment:
     """Return the experiment with this policy: of one that has started with a new analysis, and a word about it."""
-    if current.status in ENDED:
+    if current.status in ENDED_STATUSES:
         raise StateError(
             f"experiment {current.name!r} is {current.status}: its policy cannot change any more"
         )
@@ -31,14 +33,19 @@ async def with_policy(
         return await moved(tx, changed)
     changed = await _on_running(tx, current, changed, occasion)
     decision = _told(current, changed, occasion)
+    stored = await keep_by_hand(tx, decision)
     effects: dict[str, Any] = {}
     if changed.prompt_name is not None:
         live = await live_version(tx, changed.prompt_type, changed.prompt_name, "production")
         if live is not None:
-            evidence = {"experiment": changed.name, "policy_digest": changed.policy_digest}
+            evidence = {"decision_id": stored.decision_id, "policy_digest": changed.policy_digest}
             entry = await keep(tx, live, Occasion(occasion.at, occasion.actor, decision.sentence, evidence))
             effects["deployment"] = entry.sequence
-    await keep_applied(tx, decision, actor=occasion.actor, detail="A new analysis has begun", effects=effects)
+    done = stored.settled(
+        "applied", at=occasion.at, actor=occasion.actor, detail="A new analysis has begun", effects=effects
+    )
+    await tx.decisions.settle([done])
+    await raise_applied(tx, done)
     return changed
 
 

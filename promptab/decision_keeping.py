@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from promptab.alerting import raise_applied
 from promptab.decisions.decision import Consent, Decision
 from promptab.decisions.stored import DecisionStatus, Standing, StoredDecision
 from promptab.models import PromptExperiment
@@ -50,14 +49,8 @@ async def keep_decision(tx: Transaction, decision: Decision, standing: Standing)
     if latest is not None and _is_again(latest, decision, standing):
         await tx.decisions.seen_again(latest.sequence, decision.at)
         return latest.model_copy(update={"seen": latest.seen + 1, "seen_at": decision.at})
-    stored = StoredDecision(
-        sequence=0,
-        decision_id=str(uuid.uuid4()),
-        decision=decision,
-        standing=standing,
-        status="noted" if decision.action == "continue" else _WAITING[decision.consent],
-        seen_at=decision.at,
-    )
+    status = "noted" if decision.action == "continue" else _WAITING[decision.consent]
+    stored = _new(decision, standing, status)
     if (moved := await moved_since(tx, stored)) is not None:
         return await tx.decisions.append(stored.settled("superseded", at=decision.at, detail=moved))
     outdated = [
@@ -69,29 +62,23 @@ async def keep_decision(tx: Transaction, decision: Decision, standing: Standing)
     return await tx.decisions.append(stored)
 
 
-async def keep_applied(
-    tx: Transaction,
-    decision: Decision,
-    *,
-    actor: str | None,
-    detail: str,
-    effects: Mapping[str, Any] | None = None,
+async def keep_by_hand(
+    tx: Transaction, decision: Decision, standing: Standing | None = None
 ) -> StoredDecision:
-    """Store a decision of a person that has taken effect in this transaction; it supersedes all that is open."""
-    await supersede(tx, await tx.decisions.open(decision.experiment_id), by=decision.sentence, at=decision.at)
-    stored = StoredDecision(
+    """Store a decision of a person, about to take effect in this transaction; it supersedes all that is open."""
+    outdated = await tx.decisions.open(decision.experiment_id)
+    await supersede(tx, outdated, by=decision.sentence, at=decision.at)
+    return await tx.decisions.append(_new(decision, standing, "pending"))
+
+
+def _new(decision: Decision, standing: Standing | None, status: DecisionStatus) -> StoredDecision:
+    return StoredDecision(
         sequence=0,
         decision_id=str(uuid.uuid4()),
         decision=decision,
-        standing=None,
-        status="applied",
+        standing=standing,
+        status=status,
         seen_at=decision.at,
-    )
-    await raise_applied(
-        tx, decision, decision_id=stored.decision_id, at=decision.at, actor=actor, detail=detail
-    )
-    return await tx.decisions.append(
-        stored.settled("applied", at=decision.at, actor=actor, detail=detail, effects=effects)
     )
 
 

@@ -12,12 +12,10 @@ from typing import Any
 from promptab.decisions.stored import RolloutProgress
 from promptab.errors import NotFoundError, StateError
 from promptab.experiment_rules import next_epoch, reached_step
-from promptab.lifecycle import check_experiment_transition
+from promptab.lifecycle import ENDED_STATUSES, check_experiment_transition
 from promptab.models import ExperimentStatus, PromptExperiment
 from promptab.starting import started
 from promptab.stores.base import Transaction
-
-ENDED = frozenset({ExperimentStatus.COMPLETED, ExperimentStatus.STOPPED})
 
 
 async def reread(tx: Transaction, experiment: PromptExperiment) -> PromptExperiment:
@@ -56,7 +54,7 @@ async def with_status(
     if status == ExperimentStatus.RUNNING and current.started_at is None:
         return await started(tx, current, now)
     update: dict[str, Any] = {"status": status}
-    if status in ENDED:
+    if status in ENDED_STATUSES:
         update |= {"ended_at": now, "winner": winner}
     return await moved(tx, current.model_copy(update=update), progress)
 
@@ -105,7 +103,7 @@ async def at_step(
 
 
 def _check_open(experiment: PromptExperiment, what: str) -> None:
-    if experiment.status in ENDED:
+    if experiment.status in ENDED_STATUSES:
         raise StateError(
             f"experiment {experiment.name!r} is {experiment.status}: its {what} cannot change any more"
         )
