@@ -1,6 +1,9 @@
 # The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
 
 from .analysis.adapting import Rebalancing
+from .alerts.alert import Alert
+from .alerts.channel import AlertSettings, Webhook
+from .alerts.delivery import Delivery, ToldAlert
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
 from .bandit import Bandit
@@ -11,6 +14,7 @@ from .completing import Completion
 from .decisions.deciding import decide, redecide
 from .decisions.decision import Decision, DecisionState
 from .decisions.stored import StoredDecision
+from .delivering.passes import DeliveryReport
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
@@ -62,6 +66,8 @@ __version__: str
 
 __all__ = [
     "ABTestManager",
+    "Alert",
+    "AlertSettings",
     "AnalysisPlan",
     "AnalysisResult",
     "Assignment",
@@ -76,6 +82,8 @@ __all__ = [
     "ConflictError",
     "Decision",
     "DecisionState",
+    "Delivery",
+    "DeliveryReport",
     "Deployment",
     "Expectation",
     "ExperimentStatus",
@@ -122,12 +130,14 @@ __all__ = [
     "TemplateError",
     "TemplateLimitError",
     "Tokens",
+    "ToldAlert",
     "UnderstatedVersionWarning",
     "Usage",
     "VariableError",
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
+    "Webhook",
     "decide",
     "open",
     "redecide",

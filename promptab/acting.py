@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from promptab.alerting import raise_applied
 from promptab.allocation import normalise
 from promptab.analysis.result import AnalysisResult
 from promptab.decision_keeping import moved_since, supersede
@@ -51,6 +52,7 @@ async def apply_decision(
         "applied", at=now, detail=done.detail, actor=occasion.actor, effects=done.effects
     )
     await tx.decisions.settle([settled])
+    await raise_applied(tx, settled)
     await supersede(
         tx, await tx.decisions.open(experiment.experiment_id), by=stored.decision.sentence, at=now
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from promptab.alerting import raise_applied
 from promptab.decision_keeping import keep_by_hand
 from promptab.decisions.decision import Decision
 from promptab.errors import StateError
@@ -44,6 +45,7 @@ async def with_policy(
         "applied", at=occasion.at, actor=occasion.actor, detail="A new analysis has begun", effects=effects
     )
     await tx.decisions.settle([done])
+    await raise_applied(tx, done)
     return changed
 
 

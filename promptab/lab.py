@@ -18,6 +18,9 @@ from promptab.completing import Completing
 from promptab.content import check_prompt
 from promptab.decisions.decision import Action
 from promptab.decisions.stored import StoredDecision
+from promptab.delivering.channels import AlertCallback
+from promptab.delivering.outbox import AlertOutbox, WantedAlerts
+from promptab.delivering.passes import DeliveryReport
 from promptab.deploying import check_environment
 from promptab.errors import NotFoundError, StateError, StoreUnavailableError
 from promptab.experiments import ABTestManager
@@ -41,7 +44,9 @@ if TYPE_CHECKING:
 
 
 class Lab(Completing):
-    """An open store with its managers: `versions`, `experiments`, `metrics`, `rollout`. Made by `promptab.open`."""
+    """An open store with its managers: `versions`, `experiments`, `metrics`, `rollout`, `alerts`. Made by
+    `promptab.open`.
+    """
 
     def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
         self.store = store
@@ -49,6 +54,7 @@ class Lab(Completing):
         self.versions = VersionManager(store, clock=clock)
         self.experiments = ABTestManager(store, clock=clock)
         self.metrics = MetricsCollector(store, clock=clock)
+        self.alerts = AlertOutbox(store, clock=clock)
         self.rollout = Rollout(store, clock=clock)
         self._chooser = Chooser(store, self.metrics, clock)
 
@@ -298,6 +304,16 @@ class Lab(Completing):
         `MetricsCollector.interaction`.
         """
         return await self.metrics.interaction(first, second, metric=metric, confidence=confidence)
+
+    def on_alert(
+        self, callback: AlertCallback, *, name: str = "callback", **wanted: Unpack[WantedAlerts]
+    ) -> None:
+        """Call, or await, this function with each alert that is delivered; see `AlertOutbox.on_alert`."""
+        self.alerts.on_alert(callback, name=name, **wanted)
+
+    async def deliver_alerts(self) -> DeliveryReport:
+        """Try every alert that is due, to every channel; see `AlertOutbox.deliver`."""
+        return await self.alerts.deliver()
 
     async def close(self) -> None:
         """Write what is queued and close the store. A second time does nothing."""

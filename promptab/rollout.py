@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple, get_args
 
 from promptab.acting import apply_decision
+from promptab.alerting import raise_alerts
 from promptab.analysing import Analysing
 from promptab.assigning import find_experiment
 from promptab.checks import check_count, check_label, check_text, required_id
@@ -78,8 +79,14 @@ class Rollout(Managed):
         state = look.progress.decision_state(look.experiment)
         # clocks of several machines differ a little
         decision = decide(analysis, policy, max(self._clock(), state.started_at), state)
-        standing = look.standing
-        return await store.write(lambda tx: keep_decision(tx, decision, standing), shown=False)
+        standing, looked_at = look.standing, look.experiment
+
+        async def work(tx: Transaction) -> StoredDecision:
+            stored = await keep_decision(tx, decision, standing)
+            await raise_alerts(tx, decision, analysis, looked_at, decision_id=stored.decision_id)
+            return stored
+
+        return await store.write(work, shown=False)
 
     async def apply(
         self, decision: str | StoredDecision, *, actor: str | None = None, first: Work[None] | None = None

@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"exclusion"}),
     frozenset({"analysis", "snapshot"}),
     frozenset({"decisions"}),
+    frozenset({"alerts"}),
     frozenset({"stores", "library"}),
     frozenset(
         {
@@ -35,11 +36,11 @@ FLOORS: tuple[frozenset[str], ...] = (
             "totalling",
             "exposing",
             "snapshot_file",
-            "decision_keeping",
             "leading",
+            "alerting",
         }
     ),
-    frozenset({"case_keeping", "moving"}),
+    frozenset({"case_keeping", "moving", "decision_keeping"}),
     frozenset({"pointing"}),
     frozenset({"guarding"}),
     frozenset({"deploying", "assigning", "access", "changing_policy", "acting"}),
@@ -47,7 +48,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"recording"}),
     frozenset({"planning", "exporting"}),
     frozenset({"retention"}),
-    frozenset({"versions", "experiments", "metrics", "rollout"}),
+    frozenset({"versions", "experiments", "metrics", "rollout", "delivering"}),
     frozenset({"choice", "rebalancing", "watching"}),
     frozenset({"choosing"}),
     frozenset({"fallback"}),

@@ -1,4 +1,4 @@
-"""`promptab.yaml`: the policies of a project, by name, and the defaults of its experiments."""
+"""`promptab.yaml`: the policies of a project, by name, the defaults of its experiments, and where alerts go."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
+from promptab.alerts.alert import AlertKind
+from promptab.alerts.channel import AlertSettings, read_alerts
 from promptab.checks import check_mapping, check_name
 from promptab.criteria import AbTesting, Criteria, read_ab_testing, read_criteria
 from promptab.errors import InvalidInputError, PromptFileError
 from promptab.library.yaml_text import parse_yaml
 
-_KEYS = ("policies", "ab_testing")
+_KEYS = ("policies", "ab_testing", "alerts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class PolicyFile:
     policies: Mapping[str, Criteria] = field(default_factory=dict)
     """By name; in a policy's own fields, or in a shape that `read_criteria` reads."""
     ab_testing: AbTesting | None = None
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    """Without what `ab_testing` says not to be told of."""
 
 
 def read_policy_file(text: str, *, path: str = "promptab.yaml") -> PolicyFile:
@@ -48,10 +52,24 @@ def read_policy_file(text: str, *, path: str = "promptab.yaml") -> PolicyFile:
     for name, policy in declared.items():
         with refused_at("policies", name):
             policies[check_name("policies", name)] = read_criteria(policy)
-    if document.get("ab_testing") is None:
-        return PolicyFile(policies)
-    with refused_at("ab_testing"):
-        return PolicyFile(policies, read_ab_testing(document["ab_testing"]))
+    ab_testing = None
+    if document.get("ab_testing") is not None:
+        with refused_at("ab_testing"):
+            ab_testing = read_ab_testing(document["ab_testing"])
+    with refused_at("alerts"):
+        alerts = read_alerts(document.get("alerts") or {}, untold=_untold(ab_testing))
+    return PolicyFile(policies, ab_testing, alerts)
+
+
+def _untold(ab_testing: AbTesting | None) -> frozenset[AlertKind]:
+    """Return what the block says not to tell."""
+    if ab_testing is None:
+        return frozenset()
+    told: dict[AlertKind, bool] = {
+        "significant": ab_testing.alert_on_significant_result,
+        "sample_size": ab_testing.alert_on_sample_size_reached,
+    }
+    return frozenset(kind for kind, is_told in told.items() if not is_told)
 
 
 @contextmanager

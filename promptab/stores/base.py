@@ -31,6 +31,8 @@ from promptab.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from promptab.stores.event_rows import BatchOutcome
+    from promptab.stores.queries.alert_deliveries import AlertDeliveryQueries
+    from promptab.stores.queries.alerts import AlertQueries
     from promptab.stores.queries.cases import CaseQueries
     from promptab.stores.queries.costs import CostQueries
     from promptab.stores.queries.crossing import CrossingQueries
@@ -74,6 +76,8 @@ class Transaction:
     exports: ExportQueries
     costs: CostQueries
     cases: CaseQueries
+    alerts: AlertQueries
+    alert_deliveries: AlertDeliveryQueries
     leases: LeaseQueries
     guards: GuardQueries
     guard_tallies: GuardTallyQueries

@@ -31,6 +31,8 @@ from promptab.stores.forking import watch
 from promptab.stores.group_commit import GroupCommit
 from promptab.stores.leading import LeaseLeadership
 from promptab.stores.picture import take_snapshot
+from promptab.stores.queries.alert_deliveries import AlertDeliveryQueries
+from promptab.stores.queries.alerts import AlertQueries
 from promptab.stores.queries.cases import CaseQueries
 from promptab.stores.queries.costs import CostQueries
 from promptab.stores.queries.crossing import CrossingQueries
@@ -369,6 +371,8 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         exports=ExportQueries(connection),
         costs=CostQueries(connection),
         cases=CaseQueries(connection),
+        alerts=AlertQueries(connection),
+        alert_deliveries=AlertDeliveryQueries(connection),
         leases=LeaseQueries(connection),
         guards=GuardQueries(connection),
         guard_tallies=GuardTallyQueries(connection),

@@ -94,6 +94,14 @@ class ExposureQueries:
             exposures.c.experiment_id == experiment.experiment_id, *later, *analysed_units(experiment)
         )
 
+    async def newest_waiting(self, experiment_id: str) -> datetime | None:
+        """Return when the newest unit was exposed of those that no analysis counts yet; None without one."""
+        query = select(func.max(exposures.c.at)).where(
+            exposures.c.experiment_id == experiment_id, exposures.c.rolled_up.is_(None)
+        )
+        found: datetime | None = (await self._connection.execute(query)).scalar_one()
+        return found
+
     async def leave_out(self, experiment_id: str, unit: str | None) -> None:
         """Leave a unit (None: all) that was exposed before out of every analysis from now on."""
         query = update(exposures).where(exposures.c.experiment_id == experiment_id).values(source="override")

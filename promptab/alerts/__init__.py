@@ -1,0 +1,1 @@
+"""Alerts: what somebody should hear of, in which words, and how it is told. Pure."""

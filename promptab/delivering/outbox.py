@@ -1,0 +1,166 @@
+"""`lab.alerts`: what was told, what has not arrived, and sending it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import NoReturn, TypedDict, Unpack
+
+from promptab.alerts.alert import AlertKind, Severity
+from promptab.alerts.channel import AlertSettings, Wanted
+from promptab.alerts.delivery import DeliveryStatus, ToldAlert
+from promptab.assigning import find_experiment
+from promptab.checks import check_count, check_name, check_number
+from promptab.delivering.channels import LOG, AlertCallback, CallbackChannel, Channel, LogChannel
+from promptab.delivering.passes import DeliveryReport, deliver_due
+from promptab.errors import InvalidInputError, MissingExtraError, NotFoundError, StateError, StoreError
+from promptab.managed import Clock, Managed, utc_now
+from promptab.stores.base import Store
+
+logger = logging.getLogger("promptab.alerts")
+
+LISTED = 100
+"""Alerts that a listing holds unless more are asked for."""
+PASS_SECONDS = 10.0
+"""Between two passes of `keep_delivering`."""
+
+
+class WantedAlerts(TypedDict, total=False):
+    """Which alerts are sent, as in `Wanted`."""
+
+    kinds: Collection[AlertKind]
+    least_severity: Severity
+
+
+class AlertOutbox(Managed):
+    """The alerts of a store, and the channels of this process that they are sent to.
+
+    Alerts are written with the decisions that they are about. Sending them is apart from that: by `deliver`, once,
+    or by `keep_delivering`, beside everything else. Any number of processes may do so at the same time.
+    """
+
+    def __init__(self, store: Store | None = None, *, clock: Clock = utc_now) -> None:
+        super().__init__(store, clock=clock)
+        self._channels: dict[str, Channel] = {}
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the channels that this process sends to."""
+        return tuple(self._channels)
+
+    def add(self, channel: Channel) -> None:
+        """Send alerts to this channel as well, in the place of one with its name."""
+        self._channels[channel.name] = channel
+
+    def declare(self, settings: AlertSettings) -> None:
+        """Send alerts to what `alerts:` in promptab.yaml declares; secrets are read from the environment now.
+
+        Raises `InvalidInputError` for a variable that is not set, and `MissingExtraError` where there are webhooks
+        and the package that they need is not installed.
+        """
+        if settings.log is not None:
+            self.add(LogChannel(settings.log))
+        if not settings.webhooks:
+            return
+        try:
+            from promptab.delivering.webhook import WebhookChannel  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise MissingExtraError("httpcore2", "webhooks") from None
+        for webhook in settings.webhooks:
+            self.add(WebhookChannel(webhook, clock=self._clock))
+
+    def on_alert(
+        self,
+        callback: AlertCallback,
+        *,
+        name: str = "callback",
+        **wanted: Unpack[WantedAlerts],
+    ) -> None:
+        """Call, or await, this function with each alert, when alerts are delivered: at least once in all processes
+        that use the same `name`, and of these `kinds` and from this severity on. One that raises, or takes longer
+        than 30 s, is called again later.
+
+        Raises `InvalidInputError` for a name, kinds and a severity that there are none of.
+        """
+        check_name("name", name)
+        if name == LOG:
+            raise InvalidInputError("name", name, "another name", "that one writes to the log")
+        self.add(CallbackChannel(name, callback, Wanted.model_validate(wanted)))
+
+    async def list_alerts(
+        self, experiment: str | None = None, *, dead: bool = False, limit: int = LISTED
+    ) -> list[ToldAlert]:
+        """Return alerts, the newest first, with what became of each on its way.
+
+        `dead`: those alone of which a delivery was given up. Raises `NotFoundError` for an unknown experiment.
+        """
+        check_count("limit", limit, low=1, high=100_000)
+        store = await self._store()
+        subject = None
+        if experiment is not None:
+            subject = (await find_experiment(store, experiment, now=self._clock())).experiment_id
+        status: DeliveryStatus | None = "dead" if dead else None
+        return await store.read(lambda tx: tx.alerts.listing(subject=subject, status=status, limit=limit))
+
+    async def retry(self, alert_id: str, channel: str | None = None) -> tuple[str, ...]:
+        """Send a dead alert again, with all its attempts anew, when alerts are delivered next; return to which
+        channels.
+
+        Raises `NotFoundError`, and `StateError` where nothing of it is dead.
+        """
+        store = await self._store()
+        told = await store.read(lambda tx: tx.alerts.get(alert_id))
+        if told is None:
+            raise NotFoundError("alert", alert_id, "list them with `promptab alerts --dead`")
+        now = self._clock()
+        revived = await store.write(
+            lambda tx: tx.alert_deliveries.revive(alert_id, channel, now=now), shown=False
+        )
+        if not revived:
+            where = "to no channel" if channel is None else f"not to {channel}"
+            raise StateError(
+                f"the delivery of alert {alert_id} was given up {where}: there is nothing to retry"
+            )
+        return tuple(revived)
+
+    async def deliver(self) -> DeliveryReport:
+        """Try everything that is due, to every channel at the same time, and return what became of it.
+
+        It ends: what is tried has a time limit, and a channel that is away is left for the next time. Raises
+        `StateError` without a channel, and `StoreUnavailableError`.
+        """
+        if not self._channels:
+            remedy = "name one with on_alert(...), or under alerts: in promptab.yaml"
+            raise StateError(f"there is no channel to deliver alerts to; {remedy}")
+        store = await self._store()
+        passes = (deliver_due(store, channel, self._clock) for channel in tuple(self._channels.values()))
+        # each to its end, also where another one fails
+        reports = await asyncio.gather(*passes, return_exceptions=True)
+        total = DeliveryReport()
+        for report in reports:
+            if isinstance(report, BaseException):
+                raise report
+            total = total.plus(report)
+        return total
+
+    async def keep_delivering(self, interval: float = PASS_SECONDS) -> NoReturn:
+        """Deliver for ever, every `interval` seconds, until it is cancelled: a task to be run beside others.
+
+        While the store is away it says so in the log and goes on. What is cancelled in the middle of an attempt is
+        tried again when its lease has ended.
+        """
+        check_number("interval", interval, above=0.0, high=86_400.0)
+        away = False
+        while True:
+            try:
+                if self._channels:
+                    await self.deliver()
+                if away:
+                    logger.warning("alerts are delivered again")
+                away = False
+            except StoreError as error:
+                if not away:
+                    logger.warning("alerts wait, as the store cannot be used: %s", error)
+                away = True
+            await asyncio.sleep(interval)
