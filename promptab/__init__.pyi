@@ -49,6 +49,7 @@ from .models import (
 from .plan import AnalysisPlan
 from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats
+from .shadowing import ShadowSettings, ShadowStats
 from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
 from .trying import CaseReport
@@ -107,6 +108,8 @@ __all__ = [
     "QueueStats",
     "RampStep",
     "ReplayResult",
+    "ShadowSettings",
+    "ShadowStats",
     "StateError",
     "StoreError",
     "StoreUnavailableError",

@@ -45,6 +45,14 @@ class Dealing:
     evicted: frozenset[str]
 
 
+class LiveShadow(NamedTuple):
+    """A variant that runs beside what is served, and the share of units that it runs for by a salt of its own."""
+
+    variant: PromptVariant
+    seed: int
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class LiveExperiment:
     """A running or paused experiment with everything that assignment needs already worked out."""
@@ -60,6 +68,7 @@ class LiveExperiment:
     """Unit -> variant, for users who brought the variant of an anonymous session with them."""
     variants: Mapping[str, PromptVariant] = field(init=False, compare=False, repr=False)
     """By key."""
+    shadows: tuple[LiveShadow, ...] = field(init=False, compare=False, repr=False)
     peak_traffic: float = field(init=False, compare=False, repr=False)
     scheduled: bool = field(init=False, compare=False, repr=False)
     """Whether it is for a time whether it serves."""
@@ -80,6 +89,11 @@ class LiveExperiment:
             and min(shares, default=0.0) >= 1.0
         )
         object.__setattr__(self, "variants", {variant.key: variant for variant in experiment.variants})
+        shadows = (
+            LiveShadow(shadow, seed(shadow_salt(experiment, shadow.key)), experiment.shadow_share(shadow.key))
+            for shadow in experiment.shadows
+        )
+        object.__setattr__(self, "shadows", tuple(shadows))
         object.__setattr__(self, "peak_traffic", experiment.peak_traffic)
         object.__setattr__(self, "scheduled", scheduled)
         object.__setattr__(self, "plain", plain)
@@ -167,6 +181,11 @@ def build_live_experiment(
         held_out=held_out,
         kept=kept,
     )
+
+
+def shadow_salt(experiment: PromptExperiment, key: str) -> str:
+    """Return the salt of a shadow's units: neither those that are enrolled nor those of a variant, and sticky."""
+    return f"{experiment.salt}/shadow/{key}"
 
 
 def _condition(where: str) -> Condition:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "promptab"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "checks", "recent"}),
-    frozenset({"records", "event_ids"}),
+    frozenset({"records", "event_ids", "shadow_place"}),
     frozenset({"stats"}),
     frozenset({"plan", "guardrails"}),
     frozenset({"policy"}),
@@ -36,8 +36,11 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"retention"}),
     frozenset({"versions", "experiments", "metrics"}),
     frozenset({"choice"}),
+    frozenset({"running_beside"}),
     frozenset({"choosing"}),
     frozenset({"fallback"}),
+    frozenset({"sending"}),
+    frozenset({"shadowing"}),
     frozenset({"completing", "trying"}),
     frozenset({"lab", "sync", "copying", "doctor", "report"}),
     frozenset({"demo"}),
