@@ -2,6 +2,7 @@
 
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
+from .analysis.shadows import ShadowReport
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .cases import Case, CaseResult, Expectation
 from .choice import Choice
@@ -108,6 +109,7 @@ __all__ = [
     "QueueStats",
     "RampStep",
     "ReplayResult",
+    "ShadowReport",
     "ShadowSettings",
     "ShadowStats",
     "StateError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args
 
+from promptab.analysis.shadow_totals import ShadowTotals
+from promptab.analysis.shadows import ShadowReport, shadow_report, share_changes
+from promptab.assigning import find_experiment
 from promptab.calls.apis import Client, client_of
 from promptab.calls.asking import Turn
 from promptab.calls.call import Call
@@ -18,7 +22,7 @@ from promptab.calls.finished import METADATA_KEY, FinishedCall, check_metadata
 from promptab.calls.log import CallLog
 from promptab.calls.stream import ObservedStream
 from promptab.calls.usage import Usage
-from promptab.checks import check_event_time, check_items, check_time, check_uuid
+from promptab.checks import check_event_time, check_flag, check_items, check_time, check_uuid
 from promptab.choice import Choice
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.event_ids import new_event_id
@@ -210,9 +214,12 @@ class Completing:
             self.calls.add_feedback(stored, call)
         return stored
 
-    async def costs(self, by: CostKey = "version", *, since: datetime | None = None) -> list[CostRow]:
+    async def costs(
+        self, by: CostKey = "version", *, since: datetime | None = None, in_shadow: bool = False
+    ) -> list[CostRow]:
         """Return what the recorded calls since then cost, by `version`, `prompt`, `model` or `variant`, the costliest
-        first. Of events that are still stored: what was pruned is not counted.
+        first: what was served, or with `in_shadow` what was run in the shadow. Of events that are still stored: what
+        was pruned is not counted.
         """
         if by not in get_args(CostKey):
             raise InvalidInputError("by", by, f"one of {', '.join(get_args(CostKey))}")
@@ -220,9 +227,26 @@ class Completing:
         await self.calls.flush()
 
         async def work(tx: Transaction) -> list[CostRow]:
-            return await tx.costs.by(by, since=start)
+            return await tx.costs.by(by, since=start, in_shadow=check_flag("in_shadow", in_shadow))
 
         return await self.store.read(work)
+
+    async def shadow_report(self, experiment: str) -> ShadowReport:
+        """Say what an experiment's shadows did, each beside what the same units were served: means over events, and
+        the differences within units with intervals that hold at every look. Of events that are still stored.
+
+        Raises `NotFoundError`, and `StateError` where several experiments have that name.
+        """
+        found = await find_experiment(self.store, experiment, now=self.calls.clock())
+        await self.calls.flush()
+        moments = share_changes(found)
+
+        async def work(tx: Transaction) -> ShadowTotals:
+            return await tx.shadows.totals(found, moments)
+
+        totals = await self.store.read(work)
+        # off the loop: a store may have a hundred thousand units
+        return await asyncio.to_thread(shadow_report, found, totals, at=self.calls.clock())
 
     async def _recorded(self, call_id: str) -> MetricEvent:
         """Return the event of a call, waiting for one of this process that is on its way."""

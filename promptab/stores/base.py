@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from promptab.stores.queries.retention import RetentionQueries
     from promptab.stores.queries.rolled_up import RolledUpQueries
     from promptab.stores.queries.rollup import RollupQueries
+    from promptab.stores.queries.shadows import ShadowQueries
     from promptab.stores.queries.total_rollup import TotalRollupQueries
     from promptab.stores.queries.version_totals import VersionTotalQueries
     from promptab.stores.queries.versions import VersionQueries
@@ -69,6 +70,7 @@ class Transaction:
     exports: ExportQueries
     costs: CostQueries
     cases: CaseQueries
+    shadows: ShadowQueries
 
 
 CostKey = Literal["version", "prompt", "model", "variant"]

@@ -42,6 +42,7 @@ from promptab.stores.queries.metric_history import MetricHistoryQueries
 from promptab.stores.queries.retention import RetentionQueries
 from promptab.stores.queries.rolled_up import RolledUpQueries
 from promptab.stores.queries.rollup import RollupQueries
+from promptab.stores.queries.shadows import ShadowQueries
 from promptab.stores.queries.total_rollup import TotalRollupQueries
 from promptab.stores.queries.version_totals import VersionTotalQueries
 from promptab.stores.queries.versions import VersionQueries
@@ -360,4 +361,5 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         exports=ExportQueries(connection),
         costs=CostQueries(connection),
         cases=CaseQueries(connection),
+        shadows=ShadowQueries(connection),
     )
