@@ -71,4 +71,4 @@ def _change(difference: ShadowDifference, unit: MetricFormat, *, fewest: int) ->
     if low is not None:
         return told
     why = "too few units" if difference.units < fewest else "no unit varies"
-    return f"{told} ({why} for an interval)"
+    return f"{told} ({why})"
