@@ -1,11 +1,12 @@
 # The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
 
-from .analysis.adapting import Rebalancing
 from .alerts.alert import Alert
 from .alerts.channel import AlertSettings, Webhook
 from .alerts.delivery import Delivery, ToldAlert
+from .analysis.adapting import Rebalancing
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
+from .analysis.shadows import ShadowReport
 from .bandit import Bandit
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .cases import Case, CaseResult, Expectation
@@ -57,6 +58,7 @@ from .plan import AnalysisPlan
 from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats
 from .rollout import Rollout
+from .shadowing import ShadowSettings, ShadowStats
 from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
 from .trying import CaseReport
@@ -122,6 +124,9 @@ __all__ = [
     "Rebalancing",
     "ReplayResult",
     "Rollout",
+    "ShadowReport",
+    "ShadowSettings",
+    "ShadowStats",
     "StateError",
     "StoreError",
     "StoreUnavailableError",

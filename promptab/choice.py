@@ -10,6 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from promptab.allocation import enrolled, point_of
 from promptab.calls.call import Call
 from promptab.calls.finished import Subject
 from promptab.errors import InvalidInputError
@@ -20,8 +21,7 @@ from promptab.models import Message, MetricEvent, PromptType, PromptVersion
 if TYPE_CHECKING:
     from promptab.templates import CompiledPrompt
 
-Source = Literal["pin", "range", "environment", "experiment", "override", "fallback", "excluded"]
-
+Source = Literal["pin", "range", "environment", "experiment", "override", "fallback", "excluded", "shadow"]
 
 FLAG_REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -32,6 +32,7 @@ FLAG_REASONS: Mapping[str, str] = MappingProxyType(
         "override": "TARGETING_MATCH",
         "fallback": "DEFAULT",
         "excluded": "DEFAULT",
+        "shadow": "SPLIT",
     }
 )
 """What each source is called where choices are known as feature flags: in OpenFeature, and in OpenTelemetry's names."""
@@ -53,6 +54,16 @@ class Served(NamedTuple):
     experiment_name: str | None = None
     variant: str | None = None
     variant_config: Mapping[str, Any] = MappingProxyType({})
+    shadows: tuple[InShadow, ...] = ()
+    """What is run beside it."""
+
+
+class InShadow(NamedTuple):
+    """What runs in the shadow of something served, and to which units."""
+
+    shadow: Served
+    seed: int
+    share: float
 
 
 class Choice:
@@ -87,7 +98,7 @@ class Choice:
     @property
     def source(self) -> Source:
         """How it was chosen: by a pinned number, a range or tag, an environment, an experiment, an override, or
-        by the experiment's default because the unit is not in it (`excluded`).
+        by the experiment's default because the unit is not in it (`excluded`); `shadow` was not chosen to be served.
         """
         return self._served.source
 
@@ -143,6 +154,21 @@ class Choice:
         base = {} if version is None else version.config
         return copy.deepcopy({**base, **self._served.variant_config})
 
+    @property
+    def shadows(self) -> tuple[Choice, ...]:
+        """The experiment's shadows that are to be run beside this one for this unit: each a choice to render, call and
+        record, of which nothing is shown to the user. `Lab.complete` and `Lab.stream` run them by themselves.
+
+        Empty for most units, and for whatever was not dealt by an experiment.
+        """
+        if not self._served.shadows or self._unit is None:
+            return ()
+        return tuple(
+            Choice(beside.shadow, self._unit, self._snapshot_age, self._collector)
+            for beside in self._served.shadows
+            if enrolled(point_of(beside.seed, self._unit), beside.share)
+        )
+
     def render(self, /, **variables: Any) -> str:
         """Return the text. Raises `VariableError` for a missing, unknown or ill-typed variable.
 
@@ -181,19 +207,16 @@ class Choice:
         known.
         """
         return await self._collector.record_event(
-            None if self._served.version is None else self._served.version.version_id,
-            success,
-            response_time,
-            tokens,
-            user_rating,
-            metadata,
+            success=success,
+            response_time=response_time,
+            tokens=tokens,
+            user_rating=user_rating,
+            metadata=metadata,
             cost=cost,
             metrics=metrics,
-            experiment_id=self.experiment_id,
-            variant=self.variant,
-            user_id=self._unit if self.experiment_id is not None else None,
             event_id=event_id,
             timestamp=timestamp,
+            **self._place(),
         )
 
     def record_nowait(
@@ -210,21 +233,17 @@ class Choice:
         timestamp: datetime | None = None,
     ) -> bool:
         """Queue what came of it and return at once; see `MetricsCollector.record_nowait` for what may be lost."""
-        version, in_experiment = self._served.version, self.experiment_id is not None
         return self._collector.record_nowait(
-            None if version is None else version.version_id,
-            success,
-            response_time,
-            tokens,
-            user_rating,
-            metadata,
+            success=success,
+            response_time=response_time,
+            tokens=tokens,
+            user_rating=user_rating,
+            metadata=metadata,
             cost=cost,
             metrics=metrics,
-            experiment_id=self.experiment_id,
-            variant=self.variant,
-            user_id=self._unit if in_experiment else None,
             event_id=event_id,
             timestamp=timestamp,
+            **self._place(),
         )
 
     def call(self, *, metadata: Mapping[str, Any] | None = None) -> Call:
@@ -237,6 +256,18 @@ class Choice:
     def has_template(self) -> bool:
         """Whether there is something to render; a model or a configuration has none."""
         return self._served.compiled is not None
+
+    def _place(self) -> dict[str, Any]:
+        """Return whose an outcome is, as `MetricsCollector.record_event` takes it."""
+        served = self._served
+        if served.source == "shadow":
+            return self._subject().place
+        return {
+            "version_id": None if served.version is None else served.version.version_id,
+            "experiment_id": served.experiment_id,
+            "variant": served.variant,
+            "user_id": None if served.experiment_id is None else self._unit,
+        }
 
     def _subject(self) -> Subject:
         version = self._served.version

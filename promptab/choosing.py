@@ -27,6 +27,7 @@ from promptab.metrics import MetricsCollector
 from promptab.models import ENVIRONMENTS, Environment, PromptType, PromptVersion
 from promptab.recent import Recent
 from promptab.resolving import find_version
+from promptab.running_beside import run_beside
 from promptab.semver import check_reference, is_exact
 from promptab.snapshot import Dealt, Lookup, Snapshot
 from promptab.stores.base import Store, Transaction
@@ -254,7 +255,7 @@ class Chooser:
         served = offer.served.get(key)
         if served is None:
             variant = dealt.variant
-            version = None if variant is None else _variant_version(snapshot, dealt.live, variant.version)
+            version = None if variant is None else snapshot.variant_version(dealt.live, variant.version)
             source: Source = "override" if dealt.reason == "override" else "experiment"
             reason = f"variant {dealt.key} of experiment {dealt.live.experiment.name!r}: {dealt.detail}"
             served = offer.served[key] = self._served(
@@ -265,6 +266,10 @@ class Chooser:
                 variant=dealt.key,
                 variant_config=(None if variant is None else variant.config) or {},
             )
+            # who is shown a variant by hand is in no analysis, and so in no comparison with a shadow either
+            if source == "experiment":
+                beside = run_beside(snapshot, served, dealt.live, self._compile)
+                served = offer.served[key] = served._replace(shadows=beside)
         return served
 
     def _asked_for(
@@ -329,14 +334,7 @@ class Chooser:
 
 def _missing_version(snapshot: Snapshot, live: LiveExperiment) -> str | None:
     numbers = (variant.version for variant in live.experiment.variants if variant.version is not None)
-    return next((number for number in numbers if _variant_version(snapshot, live, number) is None), None)
-
-
-def _variant_version(snapshot: Snapshot, live: LiveExperiment, number: str | None) -> PromptVersion | None:
-    experiment = live.experiment
-    if number is None or experiment.prompt_name is None:
-        return None
-    return snapshot.numbered(experiment.prompt_type, experiment.prompt_name, number)
+    return next((number for number in numbers if snapshot.variant_version(live, number) is None), None)
 
 
 def _default(

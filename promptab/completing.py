@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
+import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args
 
+from promptab.analysis.shadow_totals import ShadowTotals
+from promptab.analysis.shadows import ShadowReport, shadow_report, share_changes
+from promptab.assigning import find_experiment
 from promptab.calls.apis import Client, client_of
-from promptab.calls.asking import Turn, ask_of, model_chain
+from promptab.calls.asking import Turn
 from promptab.calls.call import Call
 from promptab.calls.failures import RETRYABLE, failure_of
 from promptab.calls.finished import METADATA_KEY, FinishedCall, check_metadata
 from promptab.calls.log import CallLog
-from promptab.calls.request import Request
 from promptab.calls.stream import ObservedStream
 from promptab.calls.usage import Usage
-from promptab.checks import check_event_time, check_items, check_time, check_uuid
+from promptab.checks import check_event_time, check_flag, check_items, check_time, check_uuid
 from promptab.choice import Choice
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.event_ids import new_event_id
 from promptab.fallback import Fallback
-from promptab.measures import check_measure, check_metrics
+from promptab.measures import check_measure, check_metrics, shadow_metadata
 from promptab.metrics import MetricsCollector
 from promptab.models import Message, MetricEvent
+from promptab.sending import CallPlan, Send, whole_answer
+from promptab.shadowing import Shadows
 from promptab.stores.base import CostKey, Store, Transaction
 
 if TYPE_CHECKING:
@@ -83,6 +87,8 @@ class Completing:
 
     store: Store
     metrics: MetricsCollector
+    shadows: Shadows
+    """What runs in the shadow of `complete` and `stream`."""
 
     @property
     def calls(self) -> CallLog:
@@ -115,7 +121,7 @@ class Completing:
         and `parameters` go over the configuration, and so do other keys of it in `config`, such as `tools`;
         `options` are the client's own for one request, such as `timeout`. Models of `config.fallbacks` are asked in
         their order where a failure is not the request's: each has an event of its own, and none of them counts for
-        the version.
+        the version. Shadows of the experiment are asked afterwards, in the background.
 
         What the client raises comes out unchanged, and the event says what kind it was. Raises what `choose` and
         rendering raise, and `InvalidInputError` for a configuration that the protocol has no place for.
@@ -123,8 +129,10 @@ class Completing:
         clients = _clients(client, api)
         await self.calls.prices.ready()
         choice = await self.choose(name, prompt_type, **how)
-        plan = _Plan(choice, clients, variables, messages, model, parameters, config, options)
-        call, tried, response = await _first_answer(choice.call(metadata=metadata), plan, _whole_answer)
+        plan = CallPlan(choice, clients, variables, messages, model, parameters, config, options)
+        call = choice.call(metadata=metadata)
+        with self.shadows.beside(plan, metadata) as beside:
+            call, tried, response = await _first_answer(call, beside.plan, whole_answer)
         finished = call.finish()
         return Completion(finished.answer.text, response, choice, finished, tried)
 
@@ -154,10 +162,13 @@ class Completing:
         clients = _clients(client, api)
         await self.calls.prices.ready()
         choice = await self.choose(name, prompt_type, **how)
-        plan = _Plan(choice, clients, variables, messages, model, parameters, config, options)
-        _, _, stream = await _first_answer(choice.call(metadata=metadata), plan, _opened_stream)
-        async with stream:
-            yield stream
+        plan = CallPlan(choice, clients, variables, messages, model, parameters, config, options)
+        call = choice.call(metadata=metadata)
+        with self.shadows.beside(plan, metadata) as beside:
+            call, _, stream = await _first_answer(call, beside.plan, _opened_stream)
+            beside.of(call)
+            async with stream:
+                yield stream
 
     async def feedback(
         self,
@@ -171,7 +182,8 @@ class Completing:
     ) -> MetricEvent:
         """Store what is said of a call later: a rating from 1 to 5, named metrics, or both. Returns after the commit.
 
-        It counts for the version, variant and unit of the call, in whichever process that was made. Raises
+        It counts for the version, variant and unit of the call, in whichever process that was made; of one in the
+        shadow, for the shadow alone. Raises
         `NotFoundError` for a call that is not in the store, and as `MetricsCollector.record_event` does.
         """
         named = {} if metrics is None else check_metrics(metrics)
@@ -179,14 +191,16 @@ class Completing:
             raise InvalidInputError("rating", None, "given", "say a rating, metrics, or both")
         now = self.calls.clock()
         call = await self._recorded(check_uuid("call_id", call_id))
-        said = check_metadata(metadata)
+        said = {**check_metadata(metadata), METADATA_KEY: {"feedback_on": call.event_id}}
+        if call.shadow is not None:
+            said = shadow_metadata(call.shadow._replace(feedback_on=call.event_id), said)
         feedback = MetricEvent(
             event_id=new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
-            kind="outcome",
+            kind="outcome" if call.shadow is None else "shadow",
             version_id=call.version_id,
             user_rating=None if rating is None else check_measure("rating", rating, 1.0, 5.0),
             metrics=named,
-            metadata={**said, METADATA_KEY: {"feedback_on": call.event_id}},
+            metadata=said,
             experiment_id=call.experiment_id,
             variant=call.variant,
             user_id=call.user_id,
@@ -200,9 +214,12 @@ class Completing:
             self.calls.add_feedback(stored, call)
         return stored
 
-    async def costs(self, by: CostKey = "version", *, since: datetime | None = None) -> list[CostRow]:
+    async def costs(
+        self, by: CostKey = "version", *, since: datetime | None = None, in_shadow: bool = False
+    ) -> list[CostRow]:
         """Return what the recorded calls since then cost, by `version`, `prompt`, `model` or `variant`, the costliest
-        first. Of events that are still stored: what was pruned is not counted.
+        first: what was served, or with `in_shadow` what was run in the shadow. Of events that are still stored: what
+        was pruned is not counted.
         """
         if by not in get_args(CostKey):
             raise InvalidInputError("by", by, f"one of {', '.join(get_args(CostKey))}")
@@ -210,16 +227,33 @@ class Completing:
         await self.calls.flush()
 
         async def work(tx: Transaction) -> list[CostRow]:
-            return await tx.costs.by(by, since=start)
+            return await tx.costs.by(by, since=start, in_shadow=check_flag("in_shadow", in_shadow))
 
         return await self.store.read(work)
+
+    async def shadow_report(self, experiment: str) -> ShadowReport:
+        """Say what an experiment's shadows did, each beside what the same units were served: means over events, and
+        the differences within units with intervals that hold at every look. Of events that are still stored.
+
+        Raises `NotFoundError`, and `StateError` where several experiments have that name.
+        """
+        found = await find_experiment(self.store, experiment, now=self.calls.clock())
+        await self.calls.flush()
+        moments = share_changes(found)
+
+        async def work(tx: Transaction) -> ShadowTotals:
+            return await tx.shadows.totals(found, moments)
+
+        totals = await self.store.read(work)
+        # off the loop: a store may have a hundred thousand units
+        return await asyncio.to_thread(shadow_report, found, totals, at=self.calls.clock())
 
     async def _recorded(self, call_id: str) -> MetricEvent:
         """Return the event of a call, waiting for one of this process that is on its way."""
         await self.calls.settle()
         await self.store.flush()
         found = await self._event(call_id)
-        if found is None or found.kind != "use":
+        if found is None or found.kind == "outcome" or (found.shadow and found.shadow.feedback_on):
             raise NotFoundError(
                 "call", call_id, "take call_id from what complete, stream or choice.call() gave"
             )
@@ -232,45 +266,11 @@ class Completing:
         return await self.store.read(work)
 
 
-class _Send(NamedTuple):
-    """One request, ready to be sent."""
-
-    client: Client
-    request: Request
-    arguments: Mapping[str, Any]
-    """Of the client's `create`."""
-
-
-class _Plan(NamedTuple):
-    """From what the caller said to the requests, in the order of the models to try."""
-
-    choice: Choice
-    clients: Sequence[Client]
-    variables: Mapping[str, Any]
-    messages: Iterable[Turn | Message]
-    model: str | None
-    parameters: Mapping[str, Any] | None
-    config: Mapping[str, Any]
-    options: Mapping[str, Any]
-
-    def requests(self) -> list[_Send]:
-        choice, config = self.choice, {**self.choice.config, **self.config}
-        rendered = choice.messages(**self.variables) if choice.has_template else ()
-        conversation = check_items("messages", self.messages)
-        sends = []
-        for chosen in model_chain(config, model=self.model, parameters=self.parameters):
-            client = _client_for(self.clients, chosen.vendor)
-            ask = ask_of(chosen, rendered, conversation, config, name=choice.name)
-            request = Request(client.api, client.url, chosen.model, chosen.parameters)
-            sends.append(_Send(client, request, client.arguments(ask, self.options)))
-        return sends
-
-
 async def _first_answer(
-    call: Call, plan: _Plan, answer: Callable[[Call, _Send], Awaitable[T]]
+    call: Call, plan: CallPlan, answer: Callable[[Call, Send], Awaitable[T]]
 ) -> tuple[Call, tuple[FinishedCall, ...], T]:
     """Ask one model after the other until one answers; return its call, the failed ones before it, and the answer."""
-    sends: list[_Send] = []
+    sends: list[Send] = []
     tried: list[FinishedCall] = []
     while True:
         try:
@@ -289,18 +289,7 @@ async def _first_answer(
         call = call.fallback()
 
 
-async def _whole_answer(call: Call, send: _Send) -> Any:
-    with call.sending(send.request):
-        raw = await send.client.resource.with_raw_response.create(**send.arguments)
-    # before it is read: what cannot be read took attempts too
-    call.attempts = raw.retries_taken + 1
-    parsed = raw.parse()
-    response = await parsed if inspect.isawaitable(parsed) else parsed
-    call.observe(response)
-    return response
-
-
-async def _opened_stream(call: Call, send: _Send) -> ObservedStream[Any]:
+async def _opened_stream(call: Call, send: Send) -> ObservedStream[Any]:
     create = send.client.resource.create
     with call.sending(send.request._replace(streamed=True)):
         stream = await create(**send.arguments, **send.client.api.streaming)
@@ -312,15 +301,3 @@ def _clients(given: object, api: str | None) -> list[Client]:
     if not several:
         raise InvalidInputError("client", given, "one client or more")
     return [client_of(client, api if index == 0 else None) for index, client in enumerate(several)]
-
-
-def _client_for(clients: Sequence[Client], vendor: str | None) -> Client:
-    found = next((client for client in clients if vendor in {None, client.vendor}), None)
-    if found is None:
-        raise InvalidInputError(
-            "config.provider",
-            vendor,
-            "a provider whose client was given",
-            f"add a client of {vendor} to client=[...]",
-        )
-    return found

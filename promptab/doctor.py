@@ -306,7 +306,7 @@ def check_experiments(experiments: Iterable[PromptExperiment], versions: Sequenc
         present = numbers.get((experiment.prompt_type, experiment.prompt_name or ""))
         problems += [
             f"variant {variant.key} of experiment {experiment.name!r} serves {variant.version}, which is gone"
-            for variant in experiment.variants
+            for variant in (*experiment.variants, *experiment.shadows)
             if present and variant.version is not None and variant.version not in present
         ]
     return _verdict("experiments", problems, f"running or paused: {count}; all that they serve exists")

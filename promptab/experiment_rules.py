@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from promptab.allocation import AllocationMap, allocate, normalise, reallocate
 from promptab.checks import check_items, check_mapping, check_name
@@ -82,19 +82,32 @@ def reached_step(ramp: Sequence[RampStep], traffic: float) -> int:
     return max((index for index, step in enumerate(ramp) if step.traffic <= traffic), default=0)
 
 
-def check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> tuple[PromptVariant, ...]:
+class Variants(NamedTuple):
+    served: tuple[PromptVariant, ...]
+    shadows: tuple[PromptVariant, ...]
+
+
+def check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> Variants:
     given = check_items("variants", variants)
     arms = tuple(v if isinstance(v, PromptVariant) else _variant_of(v) for v in given)
     if len(arms) < 2:
         raise InvalidInputError(
             "variants", len(arms), "at least two variants", "an experiment compares something"
         )
+    served = tuple(variant for variant in arms if variant.shadow is None)
+    if not served:
+        raise InvalidInputError(
+            "variants",
+            arms[0].key,
+            "a variant that is served among them",
+            "a shadow runs beside what is served",
+        )
     keys = [variant.key for variant in arms]
     if repeated := next((key for key in keys if keys.count(key) > 1), None):
         raise InvalidInputError(
             "variants", repeated, "used once", "give variants of the same version keys of their own"
         )
-    return arms
+    return Variants(served, tuple(variant for variant in arms if variant.shadow is not None))
 
 
 def _variant_of(fields: object) -> PromptVariant:
@@ -107,7 +120,7 @@ def _variant_of(fields: object) -> PromptVariant:
             "variants",
             dict(fields),
             "a variant",
-            f"its fields are version, weight, description, key, config, metadata ({error})",
+            f"its fields are version, weight, description, key, config, metadata, shadow ({error})",
         ) from None
 
 
@@ -148,6 +161,17 @@ def check_schedule(experiment: PromptExperiment, now: datetime) -> None:
         raise InvalidInputError(
             "ends_at", experiment.ends_at.isoformat(), "later than its start and than now"
         )
+
+
+def with_shadow_share(
+    experiment: PromptExperiment, key: str, share: float, now: datetime
+) -> PromptExperiment:
+    """Return the experiment with a shadow on another share from now on; before its start, from the start on."""
+    if experiment.started_at is None:
+        history: tuple[tuple[datetime, float], ...] = ((now, share),)
+    else:
+        history = (*experiment.shadow_history.get(key, ()), (now, share))
+    return experiment.model_copy(update={"shadow_history": {**experiment.shadow_history, key: history}})
 
 
 def next_epoch(

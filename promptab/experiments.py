@@ -44,7 +44,7 @@ from promptab.models import (
     PromptVariant,
     UnitKind,
 )
-from promptab.moving import reread, with_status, with_traffic, with_weights
+from promptab.moving import reread, with_shadow, with_status, with_traffic, with_weights
 from promptab.plan import AnalysisPlan
 from promptab.pointing import Occasion
 from promptab.policy import Policy
@@ -89,6 +89,9 @@ class ABTestManager(Assigning):
     ) -> PromptExperiment:
         """Create an experiment over at least two variants, running unless `status` says `draft`.
 
+        Variants with `shadow` are never served: they are run beside what is. One variant that is served is enough
+        where there is one of these.
+
         `name` is also the prompt's, unless `prompt_name` names another. Weights are relative; `traffic_split`
         (variant key -> weight) goes before the variants' own. The first variant is the control unless
         `control` names another. `primary_metric` is the policy's where that names one, else the success rate.
@@ -111,7 +114,7 @@ class ABTestManager(Assigning):
         kind = PromptType.parse(prompt_type)
         label = check_label("name", name)
         prompt = prompt_of(label, prompt_name)
-        arms = check_variants(variants)
+        arms, shadows = check_variants(variants)
         keys = [variant.key for variant in arms]
         weights = check_split(traffic_split, arms)
         acted_on = check_policy(policy)
@@ -132,6 +135,7 @@ class ABTestManager(Assigning):
             prompt_type=kind,
             prompt_name=prompt,
             variants=arms,
+            shadows=shadows,
             control=check_key("control", keys[0] if control is None else control, keys),
             traffic_split=weights,
             status=ExperimentStatus.DRAFT,
@@ -329,6 +333,24 @@ class ABTestManager(Assigning):
             return await with_policy(tx, current, wanted, Occasion(now, who, text))
 
         return await store.write(work)
+
+    async def update_shadow(self, experiment: str, variant: str, share: float) -> PromptExperiment:
+        """Change the share of units that a shadow is run on, 0 to 1; a larger share only adds units, 0 rests it.
+
+        Raises `NotFoundError`, `InvalidInputError` for what is no shadow of the experiment, and `StateError` where
+        that has ended.
+        """
+        part = check_share("share", share)
+        found = await find_experiment(await self._store(), experiment, now=self._clock())
+        if found.shadow(variant) is None:
+            keys = ", ".join(shadow.key for shadow in found.shadows) or "none"
+            raise InvalidInputError("variant", variant, f"one of the experiment's shadows: {keys}")
+        now = self._clock()
+
+        async def work(tx: Transaction) -> PromptExperiment:
+            return await with_shadow(tx, await reread(tx, found), variant, part, now=now)
+
+        return await (await self._store()).write(work)
 
     async def set_override(
         self, experiment: str, user_id: str | int, variant: str | None

@@ -32,6 +32,7 @@ from promptab.policy import Policy
 from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings
 from promptab.rebalancing import rebalance
 from promptab.rollout import Rollout
+from promptab.shadowing import DEFAULT_SHADOWS, Shadows, ShadowSettings, check_shadow_settings
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store
 from promptab.stores.opening import open_until_the_loop_ends
@@ -48,7 +49,9 @@ class Lab(Completing):
     `promptab.open`.
     """
 
-    def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, store: Store, *, clock: Clock = utc_now, shadows: ShadowSettings = DEFAULT_SHADOWS
+    ) -> None:
         self.store = store
         self._clock = clock
         self.versions = VersionManager(store, clock=clock)
@@ -56,6 +59,7 @@ class Lab(Completing):
         self.metrics = MetricsCollector(store, clock=clock)
         self.alerts = AlertOutbox(store, clock=clock)
         self.rollout = Rollout(store, clock=clock)
+        self.shadows = Shadows(shadows)
         self._chooser = Chooser(store, self.metrics, clock)
 
     async def choose(
@@ -316,9 +320,12 @@ class Lab(Completing):
         return await self.alerts.deliver()
 
     async def close(self) -> None:
-        """Write what is queued and close the store. A second time does nothing."""
-        await self.metrics.calls.settle()
-        await self.store.close()
+        """Let go of what runs in the shadow, write what is queued and close the store. A second time does nothing."""
+        try:
+            await self.shadows.close()
+        finally:
+            await self.metrics.calls.settle()
+            await self.store.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -356,16 +363,17 @@ class Opening:
     program's end.
     """
 
-    def __init__(self, clock: Clock, access: Access) -> None:
+    def __init__(self, clock: Clock, access: Access, shadows: ShadowSettings) -> None:
         self._clock = clock
         self._access = access
+        self._shadows = shadows
         self._lab: Lab | None = None
 
     def __await__(self) -> Generator[Any, None, Lab]:
         return self._open_for_good().__await__()
 
     async def __aenter__(self) -> Lab:
-        self._lab = Lab(await self._open(), clock=self._clock)
+        self._lab = Lab(await self._open(), clock=self._clock, shadows=self._shadows)
         return self._lab
 
     async def __aexit__(
@@ -375,7 +383,8 @@ class Opening:
             await self._lab.close()
 
     async def _open_for_good(self) -> Lab:
-        return Lab(await open_until_the_loop_ends(self._open), clock=self._clock)
+        store = await open_until_the_loop_ends(self._open)
+        return Lab(store, clock=self._clock, shadows=self._shadows)
 
     async def _open(self) -> Store:
         return await self._access.open(self._clock)
@@ -390,12 +399,14 @@ def open(  # noqa: A001 - `promptab.open` is the name users write
     may_be_away: bool = False,
     durability: Durability = "normal",
     queue: QueueSettings = DEFAULT_QUEUE,
+    shadows: ShadowSettings = DEFAULT_SHADOWS,
 ) -> Opening:
     """Open a store and its managers: `async with promptab.open() as lab`.
 
     The URL is the argument, else `PROMPTAB_URL`, else `sqlite:///promptab.db`; `sqlite:///:memory:` is gone
     when closed. `clock` tells the time everywhere. With `durability="full"` what was written survives a loss of
-    power too, and not only the end of the process; `queue` bounds what waits to be written.
+    power too, and not only the end of the process; `queue` bounds what waits to be written, and `shadows` what
+    runs in the shadow.
 
     Opening takes `timeout` seconds at most, 0.1 to 3600; a long migration may need more than the default of 60. Where
     the store cannot be reached in that time and `snapshot_file` holds a snapshot, `choose` serves from that, says so
@@ -404,4 +415,5 @@ def open(  # noqa: A001 - `promptab.open` is the name users write
     the store is there, and raise `StoreUnavailableError` where they have none. Otherwise opening raises that error
     after the time; and what `open_store` raises in any case.
     """
-    return Opening(clock, Access(url, timeout, snapshot_file, may_be_away, durability, queue))
+    access = Access(url, timeout, snapshot_file, may_be_away, durability, queue)
+    return Opening(clock, access, check_shadow_settings(shadows))

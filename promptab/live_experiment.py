@@ -69,6 +69,14 @@ class Dealing:
         object.__setattr__(self, "weights", shares)
 
 
+class LiveShadow(NamedTuple):
+    """A variant that runs beside what is served, and the share of units that it runs for by a salt of its own."""
+
+    variant: PromptVariant
+    seed: int
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class LiveExperiment:
     """A running or paused experiment with everything that assignment needs already worked out."""
@@ -85,6 +93,7 @@ class LiveExperiment:
     """Unit -> variant, for users who brought the variant of an anonymous session with them."""
     variants: Mapping[str, PromptVariant] = field(init=False, compare=False, repr=False)
     """By key."""
+    shadows: tuple[LiveShadow, ...] = field(init=False, compare=False, repr=False)
     peak_traffic: float = field(init=False, compare=False, repr=False)
     scheduled: bool = field(init=False, compare=False, repr=False)
     """Whether it is for a time whether it serves."""
@@ -106,6 +115,11 @@ class LiveExperiment:
             and min(shares, default=0.0) >= 1.0
         )
         object.__setattr__(self, "variants", {variant.key: variant for variant in experiment.variants})
+        shadows = (
+            LiveShadow(shadow, seed(shadow_salt(experiment, shadow.key)), experiment.shadow_share(shadow.key))
+            for shadow in experiment.shadows
+        )
+        object.__setattr__(self, "shadows", tuple(shadows))
         object.__setattr__(self, "peak_traffic", experiment.peak_traffic)
         object.__setattr__(self, "scheduled", scheduled)
         object.__setattr__(self, "plain", plain)
@@ -210,6 +224,11 @@ def _uniform_slice(experiment: PromptExperiment, epoch: Epoch, allocation: Alloc
     dealing = Dealing(epoch.number, epoch.starts_at, allocation, Intervals(()), frozenset())
     share = experiment.bandit.uniform
     return UniformSlice(dealing, seed(experiment.uniform_salt), share, frozenset(dealing.weights))
+
+
+def shadow_salt(experiment: PromptExperiment, key: str) -> str:
+    """Return the salt of a shadow's units: neither those that are enrolled nor those of a variant, and sticky."""
+    return f"{experiment.salt}/shadow/{key}"
 
 
 def _condition(where: str) -> Condition:

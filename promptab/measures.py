@@ -13,6 +13,7 @@ from promptab.checks import (
     check_count,
     check_event_time,
     check_json_object,
+    check_label,
     check_mapping,
     check_name,
     check_number,
@@ -22,6 +23,7 @@ from promptab.checks import (
 from promptab.errors import InvalidInputError
 from promptab.event_ids import new_event_id
 from promptab.models import Tokens
+from promptab.shadow_place import SHADOW_KEY, ShadowPlace
 from promptab.stats.metric import MEASURE_ALIASES
 
 TokensInput = int | Mapping[str, int | None] | Tokens | None
@@ -145,14 +147,20 @@ def use_fields(
     user_id: object = None,
     event_id: object = None,
     timestamp: object = None,
+    shadow: ShadowPlace | None = None,
 ) -> dict[str, Any]:
     """Return the fields of the event of one use, which are those of `MetricEvent` in their order.
 
-    Experiment and variant are left to who knows them.
+    Experiment and variant are left to who knows them. With `shadow` it is a run in the shadow, and no other field
+    says whose.
     """
+    if shadow is not None:
+        if version_id is not None or user_id is not None:
+            raise InvalidInputError("shadow", shadow, "given alone", "it says whose run it is by itself")
+        metadata = shadow_metadata(shadow, metadata)
     return {
         "event_id": new_event_id(now) if event_id is None else check_uuid("event_id", event_id),
-        "kind": "use",
+        "kind": "use" if shadow is None else "shadow",
         "version_id": _known_version(version_id) if type(version_id) is str else _version(version_id),
         "success": success if success is True or success is False else check_success(success),
         "response_time": None if response_time is None else check_measure("response_time", response_time),
@@ -168,6 +176,30 @@ def use_fields(
         "recorded_at": now,
         "flagged": False,
     }
+
+
+def shadow_metadata(shadow: ShadowPlace, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the caller's metadata with whose run it is. Raises `InvalidInputError` where that would hide a key."""
+    own = check_json_object("metadata", {} if metadata is None else metadata)
+    if SHADOW_KEY in own:
+        raise InvalidInputError(
+            "metadata", SHADOW_KEY, "a key of your own", "whose run it is is stored there: take another name"
+        )
+    return {**own, **shadow.metadata()}
+
+
+def check_shadow(metadata: Mapping[str, Any]) -> None:
+    """Refuse the metadata of an event of the kind "shadow" that do not say whose it is."""
+    told = check_mapping(f"metadata.{SHADOW_KEY}", metadata.get(SHADOW_KEY))
+    if unknown := sorted(map(str, told.keys() - set(ShadowPlace._fields))):
+        raise InvalidInputError(
+            f"metadata.{SHADOW_KEY}", unknown[0], f"one of {', '.join(ShadowPlace._fields)}"
+        )
+    for name in ("experiment_id", "version_id", "feedback_on"):
+        if name == "experiment_id" or told.get(name) is not None:
+            check_uuid(f"metadata.{SHADOW_KEY}.{name}", told.get(name))
+    check_label(f"metadata.{SHADOW_KEY}.variant", told.get("variant"))
+    check_unit(f"metadata.{SHADOW_KEY}.unit", told.get("unit"))
 
 
 def outcome_fields(metric: object, value: object) -> dict[str, Any]:

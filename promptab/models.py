@@ -20,6 +20,7 @@ from promptab.errors import InvalidInputError
 from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
 from promptab.records import Json, Record, Utc
+from promptab.shadow_place import SHADOW_KEY, ShadowPlace
 
 ENVIRONMENTS = ("production", "staging")
 Environment = Literal["production", "staging"]
@@ -153,6 +154,9 @@ class PromptVariant:
 
     `weight` is relative and positive; `key` is the version string unless given, and has to be given where
     there is no version.
+
+    `shadow` makes it one that is never served: it has no weight, and is run beside what is served to this share of
+    the experiment's units (above 0, at most 1), with outcomes of its own.
     """
 
     version: str | None = None
@@ -161,6 +165,7 @@ class PromptVariant:
     key: str = ""
     config: Json | None = None
     metadata: Json = field(default_factory=dict)
+    shadow: float | None = None
 
     def __post_init__(self) -> None:
         if self.version is None and self.config is None:
@@ -174,6 +179,16 @@ class PromptVariant:
         key = check_label("variant.key", self.key or self.version)
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "weight", check_number(f"variants[{key}].weight", self.weight, above=0.0))
+        if self.shadow is not None:
+            share = check_number(f"variants[{key}].shadow", self.shadow, above=0.0, high=1.0)
+            object.__setattr__(self, "shadow", share)
+            if self.weight != 1.0:
+                raise InvalidInputError(
+                    f"variants[{key}].weight",
+                    self.weight,
+                    "left out",
+                    "a shadow takes no part of what is served",
+                )
         check_text(f"variants[{key}].description", self.description)
         if self.config is not None:
             object.__setattr__(self, "config", check_json_object(f"variants[{key}].config", self.config))
@@ -211,6 +226,10 @@ class PromptExperiment(Record):
     layer: str
     """Experiments of one layer never share a unit."""
     holdout: str | None = None
+    shadows: tuple[PromptVariant, ...] = ()
+    """Run beside what is served, each on its share of the units; never served, and in nothing that is analysed."""
+    shadow_history: Mapping[str, tuple[tuple[Utc, float], ...]] = Field(default_factory=dict)
+    """Of each shadow: since when it has been run on which share; empty before the start."""
     overrides: Mapping[str, str] = Field(default_factory=dict)
     """Unit -> variant key, for units that are shown a variant by hand and left out of the analysis."""
     has_reported: bool = False
@@ -253,6 +272,21 @@ class PromptExperiment(Record):
 
     def variant(self, key: str) -> PromptVariant | None:
         return next((variant for variant in self.variants if variant.key == key), None)
+
+    def shadow(self, key: str) -> PromptVariant | None:
+        return next((shadow for shadow in self.shadows if shadow.key == key), None)
+
+    def shadow_share(self, key: str) -> float:
+        """Return the share of the units that a shadow is run on now; 0.0 where there is no such shadow."""
+        if history := self.shadow_history.get(key):
+            return history[-1][1]
+        shadow = self.shadow(key)
+        return 0.0 if shadow is None else shadow.shadow or 0.0
+
+    @property
+    def versions_in_use(self) -> frozenset[str]:
+        """The version strings that it serves or runs in the shadow."""
+        return frozenset(v.version for v in (*self.variants, *self.shadows) if v.version is not None)
 
 
 UNIFORM_EPOCH = 0
@@ -338,10 +372,14 @@ class Tokens(Record):
 
 
 class MetricEvent(Record):
-    """One use of a version, or an outcome that came later (`kind` "outcome")."""
+    """One use of a version, an outcome that came later (`kind` "outcome"), or either of a run in the shadow ("shadow").
+
+    What was in the shadow has neither version nor experiment, variant or unit in the fields of these names, and so
+    counts for none of them; `shadow` says whose it is.
+    """
 
     event_id: str
-    kind: Literal["use", "outcome"] = "use"
+    kind: Literal["use", "outcome", "shadow"] = "use"
     version_id: str | None = None
     success: bool | None = None
     response_time: float | None = None
@@ -363,6 +401,11 @@ class MetricEvent(Record):
     """When promptab was told, by its own clock."""
     flagged: bool = False
     """The unit had been exposed to another variant: the event is kept, and left out of comparisons."""
+
+    @property
+    def shadow(self) -> ShadowPlace | None:
+        """Whose run in the shadow it is; None for what was served."""
+        return ShadowPlace(**self.metadata[SHADOW_KEY]) if self.kind == "shadow" else None
 
 
 class PromptMetrics(Record):

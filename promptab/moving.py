@@ -11,7 +11,7 @@ from typing import Any
 
 from promptab.decisions.stored import RolloutProgress
 from promptab.errors import NotFoundError, StateError
-from promptab.experiment_rules import next_epoch, reached_step
+from promptab.experiment_rules import next_epoch, reached_step, with_shadow_share
 from promptab.lifecycle import ENDED_STATUSES, check_experiment_transition
 from promptab.models import ExperimentStatus, PromptExperiment
 from promptab.starting import started
@@ -89,6 +89,16 @@ async def with_traffic(
     changed = changed.model_copy(update={"traffic_history": (*current.traffic_history, (now, share))})
     ramp = () if current.policy is None else current.policy.ramp
     return await moved(tx, changed, await at_step(tx, changed, reached_step(ramp, share), now=now))
+
+
+async def with_shadow(
+    tx: Transaction, current: PromptExperiment, key: str, share: float, *, now: datetime
+) -> PromptExperiment:
+    """Run a shadow on another share of units. No decision rests on it, so none is superseded."""
+    _check_open(current, "shadows")
+    changed = with_shadow_share(current, key, share, now)
+    await tx.experiments.replace(changed)
+    return changed
 
 
 async def at_step(

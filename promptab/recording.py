@@ -12,7 +12,7 @@ from promptab.assigning import session_unit
 from promptab.checks import check_mapping, check_number, check_unit
 from promptab.errors import ConflictError, InvalidInputError
 from promptab.managed import Managed
-from promptab.measures import TokensInput, outcome_fields, use_fields
+from promptab.measures import TokensInput, check_shadow, outcome_fields, use_fields
 from promptab.models import MetricEvent
 from promptab.placing import (
     Place,
@@ -24,6 +24,7 @@ from promptab.placing import (
     placed_nowait,
 )
 from promptab.queueing import QueueStats
+from promptab.shadow_place import ShadowPlace
 from promptab.stores.base import Store
 
 EVENTS_AT_ONCE = 2_000
@@ -51,13 +52,15 @@ class Recording(Managed):
         user_id: str | int | None = None,
         event_id: str | None = None,
         timestamp: datetime | None = None,
+        shadow: ShadowPlace | None = None,
     ) -> MetricEvent:
         """Store one use of a version and return it after the commit. What is left out is unknown, not zero.
 
         `response_time` is in seconds, `cost` in US dollars, `user_rating` from 1 to 5; `tokens` is a total,
         or the parts `input` (not from a cache), `cached_input` and `output`. `experiment_id` is an id or the
         name of a running experiment. The same `event_id` twice is one event; with other content it raises
-        `ConflictError`. `version_id` is None for a variant that serves a configuration alone.
+        `ConflictError`. `version_id` is None for a variant that serves a configuration alone. `shadow` says whose a run
+        in the shadow is, in the place of version, experiment and unit: the choices in `Choice.shadows` know it.
 
         Raises `InvalidInputError` and stores nothing. While the store is away the event waits in the queue; when
         the patience of the queue's settings ends first, it raises `StoreUnavailableError` and the event goes on
@@ -77,6 +80,7 @@ class Recording(Managed):
             user_id=user_id,
             event_id=event_id,
             timestamp=timestamp,
+            shadow=shadow,
         )
         store = self._given if self._given is not None else await self._store()
         if experiment_id is not None or variant is not None:
@@ -101,6 +105,7 @@ class Recording(Managed):
         user_id: str | int | None = None,
         event_id: str | None = None,
         timestamp: datetime | None = None,
+        shadow: ShadowPlace | None = None,
     ) -> bool:
         """Queue one use of a version and return at once, to be called in the thread of the event loop.
 
@@ -129,6 +134,7 @@ class Recording(Managed):
             user_id=user_id,
             event_id=event_id,
             timestamp=timestamp,
+            shadow=shadow,
         )
         store = self._store_at_hand()
         if experiment_id is not None or variant is not None:
@@ -228,6 +234,15 @@ class _Import:
             told = _arguments(given)
             experiment, variant = told.pop("experiment_id", None), told.pop("variant", None)
             fields = use_fields(told.pop("version_id", None), now=self._now, **told)
+        if fields["kind"] == "shadow" and not (
+            experiment is variant is fields["version_id"] is fields["user_id"] is None
+        ):
+            raise InvalidInputError(
+                "shadow",
+                given,
+                "without version, experiment, variant and unit",
+                "its metadata say whose it is",
+            )
         if experiment is not None or variant is not None:
             place = await self._place(experiment, variant)
             fields["experiment_id"], fields["variant"] = place.experiment.experiment_id, variant
@@ -266,6 +281,8 @@ def _checked_again(event: MetricEvent) -> dict[str, Any]:
         timestamp=event.timestamp,
     )
     fields["kind"] = event.kind
+    if event.kind == "shadow":
+        check_shadow(fields["metadata"])
     return fields
 
 

@@ -137,6 +137,13 @@ class Snapshot:
         version_id = self.numbers.get((prompt_type, name, version))
         return None if version_id is None else self.versions.get(version_id)
 
+    def variant_version(self, live: LiveExperiment, number: str | None) -> PromptVersion | None:
+        """Return the version of the experiment's prompt that a variant names; None where there is none."""
+        experiment = live.experiment
+        if number is None or experiment.prompt_name is None:
+            return None
+        return self.numbered(experiment.prompt_type, experiment.prompt_name, number)
+
     def experiment(self, name_or_id: str, now: datetime) -> LiveExperiment | None:
         """Return the live experiment with this id, or the one with this name; of several names, the running one.
 

@@ -28,6 +28,9 @@ async def started(tx: Transaction, experiment: PromptExperiment, now: datetime) 
             "started_at": now,
             "traffic": traffic,
             "traffic_history": ((now, traffic),),
+            "shadow_history": {
+                shadow.key: ((now, experiment.shadow_share(shadow.key)),) for shadow in experiment.shadows
+            },
             **settled(experiment, await _frozen(tx, experiment)),
         }
     )
@@ -49,7 +52,7 @@ async def check_holdout(tx: Transaction, experiment: PromptExperiment) -> None:
 async def _check_versions(tx: Transaction, experiment: PromptExperiment, name: str) -> None:
     """Refuse to serve versions that are missing or archived. A prompt that does not exist has none to be missing."""
     numbers = await tx.versions.numbers(experiment.prompt_type, name)
-    for variant in experiment.variants:
+    for variant in (*experiment.variants, *experiment.shadows):
         if not numbers or variant.version is None:
             continue
         version = await tx.versions.by_number(experiment.prompt_type, name, variant.version)

@@ -344,9 +344,7 @@ async def _check_unused(tx: Transaction, version: PromptVersion, verb: str) -> N
         )
     statuses = frozenset({ExperimentStatus.RUNNING, ExperimentStatus.PAUSED})
     for experiment in await tx.experiments.listing(statuses=statuses, prompt_type=version.prompt_type):
-        if experiment.prompt_name == version.name and version.version in {
-            v.version for v in experiment.variants
-        }:
+        if experiment.prompt_name == version.name and version.version in experiment.versions_in_use:
             raise StateError(
                 f"{version.label} is a variant of the {experiment.status} experiment {experiment.name!r} "
                 f"({experiment.experiment_id}) and cannot be {verb}; stop the experiment first"

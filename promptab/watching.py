@@ -245,9 +245,7 @@ class Watch:
             yield self._about("standing_by", "another one leads; this one takes over when it is gone")
             return
         state: WatchState = "looking" if leading is None else "leading"
-        looks = Round(
-            self._store, self._rollout, self._clock, self._names, state, self._actor, leading, term
-        )
+        looks = Round(self._store, self._rollout, self._clock, self._names, state, self._actor, leading, term)
         subjects = 0
         try:
             for duty in DUTIES:

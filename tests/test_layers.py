@@ -13,7 +13,7 @@ PACKAGE = ROOT / "promptab"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "checks", "recent"}),
-    frozenset({"records", "event_ids"}),
+    frozenset({"records", "event_ids", "shadow_place"}),
     frozenset({"stats"}),
     frozenset({"plan", "guardrails"}),
     frozenset({"policy", "bandit"}),
@@ -50,8 +50,11 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"retention"}),
     frozenset({"versions", "experiments", "metrics", "rollout", "delivering"}),
     frozenset({"choice", "rebalancing", "watching"}),
+    frozenset({"running_beside"}),
     frozenset({"choosing"}),
     frozenset({"fallback"}),
+    frozenset({"sending"}),
+    frozenset({"shadowing"}),
     frozenset({"completing", "trying"}),
     frozenset({"lab", "sync", "copying", "doctor", "report"}),
     frozenset({"demo"}),

@@ -22,6 +22,8 @@ def winner_of(primary: MetricAnalysis, checks: Sequence[Check], control: str) ->
     of_all = any(not check.variants or control in check.variants for check in failed)
     if of_all or (failed and best is None):
         return None, "; ".join(f"{sentences.CHECK_WORDS[check.name]}: {check.detail}" for check in failed)
+    if not primary.differences:
+        return None, f"Nothing is compared: {control} is the only variant that is served"
     if best is None:
         why = "; ".join(difference.sentence for difference in primary.differences.values())
         better = any(difference.verdict == "better" for difference in primary.differences.values())

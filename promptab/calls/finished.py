@@ -12,6 +12,7 @@ from promptab.calls.failures import Failure
 from promptab.checks import check_json_object
 from promptab.errors import InvalidInputError
 from promptab.models import MetricEvent, PromptType
+from promptab.shadow_place import ShadowPlace
 
 Status = Literal["ok", "error", "partial", "cancelled", "unobserved"]
 """How a call ended.
@@ -61,6 +62,24 @@ class Subject(NamedTuple):
     @property
     def label(self) -> str:
         return f"{self.prompt_type}/{self.name}" + (f"@{self.version}" if self.version is not None else "")
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Return the arguments of `MetricsCollector.record_event` that say whose an outcome is."""
+        if self.source == "shadow" and self.experiment_id and self.variant and self.unit:
+            place = ShadowPlace(self.experiment_id, self.variant, self.unit, self.version_id)
+            return {"version_id": None, "shadow": place}
+        return {
+            "version_id": self.version_id,
+            "experiment_id": self.experiment_id,
+            "variant": self.variant,
+            "user_id": self.unit,
+        }
+
+    @property
+    def in_shadow(self) -> bool:
+        """Whether nothing of it was served."""
+        return self.source == "shadow"
 
     @property
     def fallback(self) -> Subject:

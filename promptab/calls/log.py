@@ -151,18 +151,14 @@ class CallLog:
 
 def _fields(call: FinishedCall) -> dict[str, Any]:
     """Return the arguments of `MetricsCollector.record_event`."""
-    subject = call.subject
     return {
-        "version_id": subject.version_id,
+        **call.subject.place,
         "success": call.success,
         "response_time": call.seconds,
         "tokens": call.answer.usage.tokens,
         "metadata": call.event_metadata(),
         "cost": call.cost,
         "metrics": call.metrics,
-        "experiment_id": subject.experiment_id,
-        "variant": subject.variant,
-        "user_id": subject.unit,
         "event_id": call.call_id,
         "timestamp": call.started_at,
     }

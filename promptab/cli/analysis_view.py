@@ -161,7 +161,7 @@ class _Layout:
         self.strokes = _strokes(options)
         headers = ("lift", *wording.evidence_headers(result.method))
         widths = [
-            max(len(header), *(len(line.numbers[at]) for line in lines if line.numbers))
+            max([len(header), *(len(line.numbers[at]) for line in lines if line.numbers)])
             for at, header in enumerate(headers)
         ]
         name = min(_NAME_COLUMNS, max(7, *(len(line.name) for line in lines if line.units)))

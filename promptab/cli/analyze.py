@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from promptab.analysis.histogram import Histogram
 from promptab.analysis.result import AnalysisResult, Method
+from promptab.analysis.shadows import ShadowReport
 from promptab.cli.arguments import read_time
 from promptab.cli.options import ExperimentArgument, JsonOption, UrlOption
 from promptab.cli.output import emit, note, run
 from promptab.lab import Lab
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MetricOption = Annotated[
     list[str] | None,
@@ -29,6 +33,8 @@ MetricOption = Annotated[
 
 class _Analysed(NamedTuple):
     result: AnalysisResult
+    shadows: ShadowReport | None
+    """None where the experiment has none."""
     histograms: Sequence[Histogram] = ()
     """Of the response time, for a report."""
 
@@ -111,13 +117,15 @@ def analyze(
             series=period,
             uniform=uniform,
         )
+        has_shadows = found is not None and found.shadows
+        shadows = await lab.shadow_report(result.experiment_id) if has_shadows else None
         if output is None or found is None:
-            return _Analysed(result)
+            return _Analysed(result, shadows)
         if pruned_before is not None:
             day = f"{pruned_before:%Y-%m-%d}"
             note(f"events before {day} have been pruned: the report has no course and no response times")
-            return _Analysed(result)
-        return _Analysed(result, await lab.metrics.distribution(result.experiment_id, since=start))
+            return _Analysed(result, shadows)
+        return _Analysed(result, shadows, await lab.metrics.distribution(result.experiment_id, since=start))
 
     analysed = run(work, url=url)
     if output is not None:
@@ -125,11 +133,21 @@ def analyze(
 
         write_report(analysed.result, output, histograms=analysed.histograms)
         note(f"report written to {output}")
-    show(analysed.result, as_json=as_json)
+    show(analysed.result, as_json=as_json, shadows=analysed.shadows)
 
 
-def show(result: AnalysisResult, *, as_json: bool) -> None:
-    """Print an analysis for people, or as one JSON document."""
+def show(result: AnalysisResult, *, as_json: bool, shadows: ShadowReport | None = None) -> None:
+    """Print an analysis for people, or as one JSON document; shadows that there are stand below it, under `shadows`."""
     from promptab.cli.analysis_view import AnalysisView  # noqa: PLC0415 - as long to import as a command takes
 
-    emit(result, as_json=as_json, human=lambda to: to.print(AnalysisView(result)))
+    if shadows is None:
+        emit(result, as_json=as_json, human=lambda to: to.print(AnalysisView(result)))
+        return
+
+    def human(to: Console) -> None:
+        from promptab.cli.shadow_view import print_shadows  # noqa: PLC0415 - as above
+
+        to.print(AnalysisView(result))
+        print_shadows(to, shadows)
+
+    emit({**dict(result), "shadows": shadows}, as_json=as_json, human=human)

@@ -51,6 +51,15 @@ def create(
             show_default=False,
         ),
     ],
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shadow",
+            metavar="VERSION=SHARE",
+            help="Run beside what is served, on this share of the units, and served to nobody; KEY: as above.",
+            show_default=False,
+        ),
+    ] = None,
     prompt_type: TypeOption = None,
     prompt: Annotated[
         str | None,
@@ -127,14 +136,15 @@ def create(
 ) -> None:
     """Create an experiment on two or more versions of a prompt, or on configurations, and start it.
 
-    NAME may be written TYPE/NAME. Weights are relative: 1 and 1 are halves.
+    NAME may be written TYPE/NAME. Weights are relative: 1 and 1 are halves. With --shadow one variant is enough.
 
     $ promptab experiment create system/greeting --variant 1.0.0=1 --variant 1.1.0=1
+    $ promptab experiment create system/greeting --variant 1.0.0 --shadow candidate:1.1.0=0.1
     $ promptab experiment create system/greeting --variant 1.0.0 --variant 1.1.0 --bandit thompson --uniform 0.1
     $ promptab experiment create top-k --draft --variant a --variant b --config 'a={"k": 3}' --config 'b={"k": 8}'
     """
     now = datetime.now(UTC)
-    written = parse_variants(variant, config or ())
+    written = parse_variants(variant, config or (), shadow or ())
     adaptive = bandit_of(bandit, floor=floor, uniform=uniform)
 
     async def work(lab: Lab) -> PromptExperiment:
@@ -245,6 +255,24 @@ def weights(
     )
 
 
+@app.command()
+def shadow(
+    experiment: ExperimentArgument,
+    variant: Annotated[str, typer.Argument(metavar="KEY", help="Which shadow.", show_default=False)],
+    share: Annotated[
+        float, typer.Argument(metavar="SHARE", help="Of the units, 0 to 1; 0 rests it.", show_default=False)
+    ],
+    *,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a shadow on another share of the units. More of them only adds units.
+
+    $ promptab experiment shadow greeting candidate 0.5
+    """
+    _change(lambda lab: lab.experiments.update_shadow(experiment, variant, share), url=url, as_json=as_json)
+
+
 @app.command("list")
 def list_experiments(
     *,
@@ -299,7 +327,11 @@ def _change(work: Callable[[Lab], Awaitable[PromptExperiment]], *, url: str | No
 def _told(experiment: PromptExperiment) -> str:
     shares = ", ".join(f"{key} {percent(share)}" for key, share in experiment.traffic_split.items())
     winner = f", won by {experiment.winner}" if experiment.winner else ""
-    return f"experiment {experiment.name} is {experiment.status}{winner}: {shares}"
+    beside = "".join(
+        f"; {shadow.key} in the shadow of {percent(experiment.shadow_share(shadow.key))}"
+        for shadow in experiment.shadows
+    )
+    return f"experiment {experiment.name} is {experiment.status}{winner}: {shares}{beside}"
 
 
 def _print_list(to: Console, experiments: Sequence[PromptExperiment]) -> None:

@@ -58,6 +58,14 @@ def status_document(progress: ExperimentProgress) -> dict[str, Any]:
             }
             for variant in experiment.variants
         ],
+        "shadows": [
+            {
+                "key": shadow.key,
+                "version": shadow.version,
+                "share": experiment.shadow_share(shadow.key),
+            }
+            for shadow in experiment.shadows
+        ],
     }
 
 
@@ -82,6 +90,10 @@ def print_status(to: Console, progress: ExperimentProgress) -> None:
         lines.append(("holdout", experiment.holdout))
     if experiment.overrides:
         lines.append(("shown by hand", counted(len(experiment.overrides), "unit")))
+    for shadow in experiment.shadows:
+        serves = shadow.version or "its configuration"
+        part = percent(experiment.shadow_share(shadow.key))
+        lines.append(("in the shadow", f"{shadow.key} ({serves}), run for {part} of the units"))
     for name, time in (("starts at", experiment.starts_at), ("ends at", experiment.ends_at)):
         if time is not None:
             lines.append((name, f"{moment(time)} UTC"))

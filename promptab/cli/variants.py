@@ -32,13 +32,18 @@ class Target(NamedTuple):
     exists: bool
 
 
-def parse_variants(variants: Sequence[str], configs: Sequence[str]) -> VariantsWritten:
-    """Read --variant and --config. Raises `InvalidInputError` for a configuration of no variant."""
+def parse_variants(
+    variants: Sequence[str], configs: Sequence[str], shadows: Sequence[str] = ()
+) -> VariantsWritten:
+    """Read --variant, --config and --shadow. Raises `InvalidInputError` for a configuration of no variant."""
     given = {
         key: read_json_object(f"--config {key}", text)
         for key, text in split_pairs("--config", configs).items()
     }
-    made = tuple(_variant(text, given) for text in variants)
+    made = (
+        *(_variant(text, given) for text in variants),
+        *(_variant(text, given, shadow=True) for text in shadows),
+    )
     keys = [variant.key for variant in made]
     for key in given:
         if key not in keys:
@@ -46,17 +51,22 @@ def parse_variants(variants: Sequence[str], configs: Sequence[str]) -> VariantsW
     return VariantsWritten(made)
 
 
-def _variant(text: str, configs: Mapping[str, Json]) -> PromptVariant:
-    what, equals, weight = text.rpartition("=")
+def _variant(text: str, configs: Mapping[str, Json], *, shadow: bool = False) -> PromptVariant:
+    what, equals, number = text.rpartition("=")
+    if not equals and shadow:
+        raise InvalidInputError(
+            "--shadow", text, "KEY=SHARE", "say on which share of the units, such as =0.1"
+        )
     if not equals:
-        what, weight = text, "1"
-    share = read_number(f"--variant {what}", weight)
+        what, number = text, "1"
+    given = read_number(f"{'--shadow' if shadow else '--variant'} {what}", number)
+    weight, share = (1.0, given) if shadow else (given, None)
     key, colon, version = what.partition(":")
     if colon:
-        return PromptVariant(version, share, key=key, config=configs.get(key))
+        return PromptVariant(version, weight, key=key, config=configs.get(key), shadow=share)
     if what in configs and not what[:1].isdigit():
-        return PromptVariant(None, share, key=what, config=configs[what])
-    return PromptVariant(what, share, config=configs.get(what))
+        return PromptVariant(None, weight, key=what, config=configs[what], shadow=share)
+    return PromptVariant(what, weight, config=configs.get(what), shadow=share)
 
 
 async def prompt_of_experiment(

@@ -22,6 +22,7 @@ chosen, with the key (`type/name`) and the reasons that promptab has in OpenFeat
 | `promptab.experiment.id`, `promptab.experiment.name`, `promptab.variant.key` | of the experiment that chose |
 | `promptab.template.hash` | the version's content hash |
 | `promptab.stands_in_for` | of a fallback: `type/name@version` |
+| `promptab.shadow` | true of a run in the shadow, which nobody was served; it has no `feature_flag.*` |
 
 What was asked and answered, messages of errors and ids of units are in no span; `units=True` adds the last,
 as `feature_flag.context.id`.
@@ -128,6 +129,7 @@ def _sampled_by(subject: Subject, request: Request) -> dict[str, Any]:
         "gen_ai.provider.name": None if request.api is None else request.api.vendor,
         "gen_ai.request.model": request.model,
         "promptab.experiment.id": subject.experiment_id,
+        "promptab.shadow": subject.in_shadow or None,
     }
     return _known(attributes)
 
@@ -185,15 +187,22 @@ def _answered(call: FinishedCall) -> dict[str, Any]:
 def _chosen(call: FinishedCall, *, units: bool) -> dict[str, Any]:
     subject = call.subject
     return {
+        **({} if subject.in_shadow else _flag(subject, units=units)),
+        "promptab.experiment.name": subject.experiment_name,
+        "promptab.variant.key": subject.variant,
+        "promptab.template.hash": subject.content_hash,
+        "promptab.stands_in_for": subject.stands_in_for,
+    }
+
+
+def _flag(subject: Subject, *, units: bool) -> dict[str, Any]:
+    """Say what was served, and to whom."""
+    return {
         "feature_flag.key": f"{subject.prompt_type}/{subject.name}",
         "feature_flag.provider.name": "promptab",
         "feature_flag.result.variant": subject.variant or subject.version,
         "feature_flag.result.reason": FLAG_REASONS[subject.source].lower(),
         "feature_flag.context.id": subject.unit if units else None,
-        "promptab.experiment.name": subject.experiment_name,
-        "promptab.variant.key": subject.variant,
-        "promptab.template.hash": subject.content_hash,
-        "promptab.stands_in_for": subject.stands_in_for,
     }
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from promptab.stores.queries.rolled_up import RolledUpQueries
     from promptab.stores.queries.rollouts import RolloutQueries
     from promptab.stores.queries.rollup import RollupQueries
+    from promptab.stores.queries.shadows import ShadowQueries
     from promptab.stores.queries.total_rollup import TotalRollupQueries
     from promptab.stores.queries.version_totals import VersionTotalQueries
     from promptab.stores.queries.versions import VersionQueries
@@ -83,6 +84,7 @@ class Transaction:
     guard_tallies: GuardTallyQueries
     decisions: DecisionQueries
     rollouts: RolloutQueries
+    shadows: ShadowQueries
 
 
 CostKey = Literal["version", "prompt", "model", "variant"]

@@ -40,11 +40,10 @@ async def take_snapshot(tx: Transaction, *, store_id: str, revision: int) -> Sna
 
 def _served_numbers(experiments: Iterable[PromptExperiment]) -> list[tuple[PromptType, str, str]]:
     return [
-        (experiment.prompt_type, experiment.prompt_name, variant.version)
+        (experiment.prompt_type, experiment.prompt_name, number)
         for experiment in experiments
         if experiment.prompt_name is not None
-        for variant in experiment.variants
-        if variant.version is not None
+        for number in experiment.versions_in_use
     ]
 
 

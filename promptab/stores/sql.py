@@ -50,6 +50,7 @@ from promptab.stores.queries.retention import RetentionQueries
 from promptab.stores.queries.rolled_up import RolledUpQueries
 from promptab.stores.queries.rollouts import RolloutQueries
 from promptab.stores.queries.rollup import RollupQueries
+from promptab.stores.queries.shadows import ShadowQueries
 from promptab.stores.queries.total_rollup import TotalRollupQueries
 from promptab.stores.queries.version_totals import VersionTotalQueries
 from promptab.stores.queries.versions import VersionQueries
@@ -378,4 +379,5 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         guard_tallies=GuardTallyQueries(connection),
         decisions=DecisionQueries(connection),
         rollouts=RolloutQueries(connection),
+        shadows=ShadowQueries(connection),
     )

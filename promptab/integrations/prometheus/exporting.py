@@ -72,6 +72,7 @@ class PrometheusMetrics:
         families = Families(registry, namespace)
         try:
             self._llm = LlmFamilies(families, latency_buckets)
+            self._shadow = LlmFamilies(families, latency_buckets, shadow=True)
             self._rag = RagFamilies(families, latency_buckets)
             self._cache = CacheFamilies(families)
         except ValueError as error:
@@ -82,6 +83,7 @@ class PrometheusMetrics:
             ) from error
         self._families = families
         self._llm_series = LabelSets("calls of models", LLM, most, self._llm.of)
+        self._shadow_series = LabelSets("runs in the shadow", LLM, most, self._shadow.of)
         self._rag_series = LabelSets("retrievals", RAG, most, self._rag.of)
         self._cache_series = LabelSets("cache operations", CACHE, most, self._cache.of)
         tracking.add_tracker(self)
@@ -103,7 +105,8 @@ class PrometheusMetrics:
 
     def call_finished(self, call: FinishedCall) -> None:
         subject, usage = call.subject, call.answer.usage
-        series = self._llm_series.at(
+        every = self._shadow_series if subject.in_shadow else self._llm_series
+        series = every.at(
             (
                 subject.experiment_name or "",
                 subject.variant or "",
@@ -126,7 +129,10 @@ class PrometheusMetrics:
         facts: dict[str, Any] = call.metadata.get(METADATA_KEY, {})
         names = (facts.get(name) or "" for name in ("experiment", "prompt", "model"))
         experiment, version, model = (str(name) for name in names)
-        series = self._llm_series.at((experiment, call.variant or "", version, model, ""))
+        place = call.shadow
+        variant = call.variant if place is None else place.variant
+        every = self._llm_series if place is None else self._shadow_series
+        series = every.at((experiment, variant or "", version, model, ""))
         series.count_feedback(sentiment(feedback.user_rating))
 
     def llm_call(self, call: LlmCall) -> None:

@@ -116,10 +116,19 @@ class LlmSeries(NamedTuple):
 
 
 class LlmFamilies:
-    def __init__(self, families: Families, buckets: Sequence[float]) -> None:
-        counter = families.counter
+    """The metrics of calls. Those of runs in the shadow have names of their own, so that no sum mixes the two."""
+
+    def __init__(self, families: Families, buckets: Sequence[float], *, shadow: bool = False) -> None:
+        before, whose = ("shadow_", " In the shadow: served to nobody.") if shadow else ("", "")
+
+        def counter(name: str, what: str, labels: Sequence[str]) -> Counter:
+            return families.counter(f"{before}{name}", f"{what}{whose}", labels)
+
         self._latency = families.histogram(
-            "request_latency_seconds", "Calls of a model that ended, by their seconds.", LLM, buckets
+            f"{before}request_latency_seconds",
+            f"Calls of a model that ended, by their seconds.{whose}",
+            LLM,
+            buckets,
         )
         self._errors = counter("http_errors", "Calls of a model without a whole answer.", LLM)
         self._cost = counter("llm_cost_dollars", "US dollars of calls whose cost is known.", LLM)

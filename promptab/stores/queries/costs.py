@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.stores.base import CostKey
+from promptab.stores.queries.shadows import is_run, of_shadow
 from promptab.stores.schema import events, experiments, versions
 
 
@@ -34,18 +35,23 @@ class CostQueries:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def by(self, key: CostKey, *, since: datetime | None = None) -> list[CostRow]:
-        """Return the uses since then, group by group: the costliest first, then by the group's key."""
-        columns = [column.label(f"key_{index}") for index, column in enumerate(_KEYS[key])]
+    async def by(
+        self, key: CostKey, *, since: datetime | None = None, in_shadow: bool = False
+    ) -> list[CostRow]:
+        """Return the uses since then, or the runs in the shadow, group by group: the costliest first, then by the
+        group's key.
+        """
+        whose = _SHADOW if in_shadow else _SERVED
+        columns = [column.label(f"key_{index}") for index, column in enumerate(_keys(whose)[key])]
         # named first, since a group by an expression has to be the very same expression in every database
         uses = (
             select(*columns, events.c.cost, *(events.c[name] for name in _TOKENS))
             .select_from(
-                events.outerjoin(versions, versions.c.version_id == events.c.version_id).outerjoin(
-                    experiments, experiments.c.experiment_id == events.c.experiment_id
+                events.outerjoin(versions, versions.c.version_id == whose.version_id).outerjoin(
+                    experiments, experiments.c.experiment_id == whose.experiment_id
                 )
             )
-            .where(events.c.kind == "use", *([] if since is None else [events.c.at >= since]))
+            .where(whose.counted, *([] if since is None else [events.c.at >= since]))
             .subquery("uses")
         )
         names = [uses.c[column.name] for column in columns]
@@ -78,9 +84,23 @@ def _of_call(fact: str) -> ColumnElement[Any]:
     return found
 
 
-_KEYS: dict[CostKey, tuple[ColumnElement[Any], ...]] = {
-    "version": (versions.c.prompt_type, versions.c.name, versions.c.version),
-    "prompt": (versions.c.prompt_type, versions.c.name),
-    "model": (func.coalesce(_of_call("response_model"), _of_call("model")),),
-    "variant": (experiments.c.name, events.c.variant),
-}
+class _Whose(NamedTuple):
+    """Where an event says whose it is."""
+
+    counted: ColumnElement[bool]
+    version_id: ColumnElement[Any]
+    experiment_id: ColumnElement[Any]
+    variant: ColumnElement[Any]
+
+
+_SERVED = _Whose(events.c.kind == "use", events.c.version_id, events.c.experiment_id, events.c.variant)
+_SHADOW = _Whose(is_run(), of_shadow("version_id"), of_shadow("experiment_id"), of_shadow("variant"))
+
+
+def _keys(whose: _Whose) -> dict[CostKey, tuple[ColumnElement[Any], ...]]:
+    return {
+        "version": (versions.c.prompt_type, versions.c.name, versions.c.version),
+        "prompt": (versions.c.prompt_type, versions.c.name),
+        "model": (func.coalesce(_of_call("response_model"), _of_call("model")),),
+        "variant": (experiments.c.name, whose.variant),
+    }
