@@ -218,6 +218,8 @@ class Watch:
         self._once = once
         self._actor = actor
         self._pause = min(FIRST_PAUSE_SECONDS, self._interval)
+        self._waited = False
+        """Whether the last round was spent standing by, or without a store."""
 
     async def updates(self) -> AsyncGenerator[WatchUpdate]:
         async with AsyncExitStack() as stack:
@@ -239,6 +241,7 @@ class Watch:
 
     async def _round(self, leading: Leading | None) -> AsyncGenerator[WatchUpdate]:
         term = None if leading is None else leading.term
+        had_waited, self._waited = self._waited, True
         if leading is not None and leading.failure is not None:
             yield self._away(leading.failure)
             return
@@ -246,6 +249,8 @@ class Watch:
             yield self._about("standing_by", "another one leads; this one takes over when it is gone")
             return
         state: WatchState = "looking" if leading is None else "leading"
+        if had_waited:
+            yield self._about(state, "this one leads from now on" if leading else "the store is back")
         looks = Round(self._store, self._rollout, self._clock, self._names, state, self._actor, leading, term)
         subjects = 0
         try:
@@ -257,6 +262,7 @@ class Watch:
         except StoreError as error:
             yield self._away(error)
             return
+        self._waited = False
         if not subjects:
             what = "that has a policy or a guard is running" if self._names is None else "of these is running"
             yield self._about(state, f"nothing {what}")
