@@ -8,6 +8,7 @@ from .choice import Choice
 from .completing import Completion
 from .decisions.deciding import decide, redecide
 from .decisions.decision import Decision, DecisionState
+from .decisions.guard import Guard
 from .decisions.stored import StoredDecision
 from .diff import VersionDiff
 from .errors import (
@@ -55,6 +56,7 @@ from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
 from .trying import CaseReport
 from .versions import UnderstatedVersionWarning, VersionManager
+from .watching import WatchUpdate
 
 __version__: str
 
@@ -79,6 +81,7 @@ __all__ = [
     "FileSystemPromptLibrary",
     "FinishedCall",
     "GateError",
+    "Guard",
     "Guardrail",
     "InteractionResult",
     "InvalidInputError",
@@ -124,6 +127,7 @@ __all__ = [
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
+    "WatchUpdate",
     "decide",
     "open",
     "redecide",

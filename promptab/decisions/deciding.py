@@ -16,7 +16,7 @@ from promptab.analysis.result import AnalysisResult, Check, GuardReading, Metric
 from promptab.analysis.winning import winner_of
 from promptab.checks import check_time
 from promptab.decisions.decision import Action, Consent, Decision, DecisionInputs, DecisionState, Rule
-from promptab.decisions.guarded import GUARD, redecide_guard
+from promptab.decisions.guard import GUARD
 from promptab.errors import InvalidInputError
 from promptab.policy import OnWin, Policy
 
@@ -66,6 +66,8 @@ def redecide(document: DecisionInputs | Mapping[str, Any]) -> Decision:
     """
     inputs = document if isinstance(document, DecisionInputs) else DecisionInputs.model_validate(document)
     if GUARD in inputs.analysis:
+        from promptab.decisions.guarded import redecide_guard  # noqa: PLC0415 - brings scipy, as an analysis does
+
         return redecide_guard(inputs)
     analysis = AnalysisResult.model_validate(inputs.analysis)
     return decide(analysis, Policy.model_validate(inputs.policy), inputs.now, inputs.state)
