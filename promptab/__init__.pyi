@@ -14,6 +14,7 @@ from .choice import Choice
 from .completing import Completion
 from .decisions.deciding import decide, redecide
 from .decisions.decision import Decision, DecisionState
+from .decisions.guard import Guard
 from .decisions.stored import StoredDecision
 from .delivering.passes import DeliveryReport
 from .diff import VersionDiff
@@ -63,6 +64,7 @@ from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
 from .trying import CaseReport
 from .versions import UnderstatedVersionWarning, VersionManager
+from .watching import WatchUpdate
 
 __version__: str
 
@@ -92,6 +94,7 @@ __all__ = [
     "FileSystemPromptLibrary",
     "FinishedCall",
     "GateError",
+    "Guard",
     "Guardrail",
     "InteractionResult",
     "InvalidInputError",
@@ -142,6 +145,7 @@ __all__ = [
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
+    "WatchUpdate",
     "Webhook",
     "decide",
     "open",

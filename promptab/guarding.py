@@ -15,9 +15,7 @@ from typing import Any
 from promptab.criteria import read_criteria
 from promptab.decision_keeping import keep_by_hand, keep_unmoved
 from promptab.decisions.decision import Decision
-from promptab.decisions.drawing_bounds import definition_of, drawn_bounds
-from promptab.decisions.guard import Guard, GuardEvidence, GuardStatus
-from promptab.decisions.guarded import decide_guard, guard_readings
+from promptab.decisions.guard import Guard, GuardEvidence, GuardStatus, Weighed, definition_of
 from promptab.decisions.stored import StoredDecision
 from promptab.errors import InvalidInputError, StateError
 from promptab.managed import Clock
@@ -25,7 +23,6 @@ from promptab.models import Deployment, Environment, PromptVersion
 from promptab.pointing import Occasion, existing_version, roll_back, rollback_target
 from promptab.policy import Policy
 from promptab.stores.base import Store, Transaction, Work
-from promptab.stores.queries.guard_tallies import Weighed
 from promptab.totalling import add_up, fold_all
 
 GUARD_ACTOR = "guard"
@@ -109,6 +106,8 @@ async def look_at_guard(
     None where the guard has ended meanwhile. `first` is awaited in the transaction that applies, before anything is
     changed, and may refuse.
     """
+    from promptab.decisions.guarded import decide_guard  # noqa: PLC0415 - brings scipy, as an analysis does
+
     await store.flush()
     if guard.bounds is None:
         await _draw_bounds(store, guard)
@@ -133,6 +132,8 @@ async def look_at_guard(
 
 async def _draw_bounds(store: Store, guard: Guard) -> None:
     """Settle where the guardrails draw their lines, by what the version before had until the promotion."""
+    from promptab.decisions.drawing_bounds import drawn_bounds  # noqa: PLC0415 - as above
+
     await add_up(store, "versions")
 
     async def work(tx: Transaction) -> None:
@@ -193,6 +194,8 @@ async def _applied(tx: Transaction, guard: Guard, decision: Decision, actor: str
 
 
 async def _taken_back(tx: Transaction, guard: Guard, decision: Decision, actor: str) -> Deployment:
+    from promptab.decisions.guarded import guard_readings  # noqa: PLC0415 - as above
+
     target = await rollback_target(tx, guard.prompt_type, guard.name, guard.environment)
     if target is None:
         raise StateError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -227,7 +227,7 @@ class Lab(Completing):
         apply: bool = True,
         once: bool = False,
         actor: str = "watch",
-    ) -> AsyncIterator[WatchUpdate]:
+    ) -> AsyncGenerator[WatchUpdate]:
         """Look at everything that has a policy, again and again, and do what is decided: `async for update in ...`.
 
         Each round, `interval` seconds apart (0.1 to a week), decides about every running or paused experiment with a

@@ -46,16 +46,26 @@ class Leading:
         self._began.clear()
 
     async def __aenter__(self) -> Self:
-        await self._claim()
+        try:
+            await self._claim()
+        except BaseException:
+            # a claim whose caller was cancelled may be granted all the same
+            await self._release()
+            raise
         self._claiming = asyncio.create_task(self._go_on_claiming())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._claiming is not None:
-            self._claiming.cancel()
+        assert self._claiming is not None  # noqa: S101 - the context has been entered
+        self._claiming.cancel()
+        try:
             await asyncio.gather(self._claiming, return_exceptions=True)
+        finally:
+            await self._release()
+
+    async def _release(self) -> None:
         self._term = None
         try:
             await self._leadership.release()

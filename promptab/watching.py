@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -118,17 +118,17 @@ class Round:
             raise
         except Exception as error:  # one experiment must not keep the others from being looked at
             logger.exception("watch: the look at %s failed", subject)
-            return self.update(subject, error=f"the look failed: {error or type(error).__name__}")
+            return self.update(subject, error=f"the look failed: {str(error) or type(error).__name__}")
         return None if stored is None else self.update(subject, decision=stored)
 
 
-Duty = Callable[[Round], AsyncIterator[WatchUpdate]]
+Duty = Callable[[Round], AsyncGenerator[WatchUpdate]]
 """Something that the leader does in each round, and says what came of it. A `StoreError` ends the round; whatever else
 goes wrong is its own to report.
 """
 
 
-async def look_at_experiments(looks: Round) -> AsyncIterator[WatchUpdate]:
+async def look_at_experiments(looks: Round) -> AsyncGenerator[WatchUpdate]:
     """Decide about every running or paused experiment that has a policy, and apply what needs nobody's consent."""
 
     async def listing(tx: Transaction) -> list[PromptExperiment]:
@@ -143,7 +143,7 @@ async def look_at_experiments(looks: Round) -> AsyncIterator[WatchUpdate]:
             yield update
 
 
-async def look_at_guards(looks: Round) -> AsyncIterator[WatchUpdate]:
+async def look_at_guards(looks: Round) -> AsyncGenerator[WatchUpdate]:
     """Weigh what is recorded of every version that was promoted with a guard, and take back those that fail."""
 
     async def listing(tx: Transaction) -> list[Guard]:
@@ -218,8 +218,10 @@ class Watch:
         self._once = once
         self._actor = actor
         self._pause = min(FIRST_PAUSE_SECONDS, self._interval)
+        self._waited = False
+        """Whether the last round was spent standing by, or without a store."""
 
-    async def updates(self) -> AsyncIterator[WatchUpdate]:
+    async def updates(self) -> AsyncGenerator[WatchUpdate]:
         async with AsyncExitStack() as stack:
             leading = None
             if self._apply:
@@ -229,15 +231,17 @@ class Watch:
             while True:
                 began = monotonic()
                 is_away = False
-                async for update in self._round(leading):
-                    is_away = update.state == "away"
-                    yield update
+                async with aclosing(self._round(leading)) as updates:
+                    async for update in updates:
+                        is_away = update.state == "away"
+                        yield update
                 if self._once:
                     return
                 await self._wait(leading, began, is_away=is_away)
 
-    async def _round(self, leading: Leading | None) -> AsyncIterator[WatchUpdate]:
+    async def _round(self, leading: Leading | None) -> AsyncGenerator[WatchUpdate]:
         term = None if leading is None else leading.term
+        had_waited, self._waited = self._waited, True
         if leading is not None and leading.failure is not None:
             yield self._away(leading.failure)
             return
@@ -245,16 +249,20 @@ class Watch:
             yield self._about("standing_by", "another one leads; this one takes over when it is gone")
             return
         state: WatchState = "looking" if leading is None else "leading"
+        if had_waited:
+            yield self._about(state, "this one leads from now on" if leading else "the store is back")
         looks = Round(self._store, self._rollout, self._clock, self._names, state, self._actor, leading, term)
         subjects = 0
         try:
             for duty in DUTIES:
-                async for update in duty(looks):
-                    subjects += 1
-                    yield update
+                async with aclosing(duty(looks)) as updates:
+                    async for update in updates:
+                        subjects += 1
+                        yield update
         except StoreError as error:
             yield self._away(error)
             return
+        self._waited = False
         if not subjects:
             what = "that has a policy or a guard is running" if self._names is None else "of these is running"
             yield self._about(state, f"nothing {what}")

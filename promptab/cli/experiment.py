@@ -10,6 +10,13 @@ import typer
 
 from promptab.cli.analyze import analyze
 from promptab.cli.arguments import actor_or_user, read_numbers, read_time
+from promptab.cli.experiment_policy import (
+    POLICY_FILE,
+    PolicyFileOption,
+    PolicyOption,
+    chosen_policy,
+    set_policy,
+)
 from promptab.cli.experiment_status import experiment_status, print_status, status_document
 from promptab.cli.interaction import interaction
 from promptab.cli.options import ActorOption, ExperimentArgument, JsonOption, TypeOption, UrlOption
@@ -78,14 +85,25 @@ def create(
         ),
     ] = None,
     primary_metric: Annotated[
-        str, typer.Option("--primary-metric", metavar="METRIC", help="What decides.")
-    ] = "success_rate",
+        str | None,
+        typer.Option(
+            "--primary-metric",
+            metavar="METRIC",
+            help="What decides.",
+            show_default="the policy's, else success_rate",
+        ),
+    ] = None,
+    policy: PolicyOption = None,
+    policy_file: PolicyFileOption = POLICY_FILE,
     traffic: Annotated[
         float, typer.Option("--traffic", metavar="SHARE", help="The share of units that take part, 0 to 1.")
     ] = 1.0,
     unit: Annotated[
-        str, typer.Option("--unit", help="What is randomised: user, session, request or features.")
-    ] = "user",
+        str | None,
+        typer.Option(
+            "--unit", help="What is randomised: user, session, request or features.", show_default="user"
+        ),
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option(
@@ -137,6 +155,8 @@ def create(
     """Create an experiment on two or more versions of a prompt, or on configurations, and start it.
 
     NAME may be written TYPE/NAME. Weights are relative: 1 and 1 are halves. With --shadow one variant is enough.
+    --policy names one in promptab.yaml, by which `promptab decide` acts; an ab_testing block there is the policy of
+    experiments for which none is named.
 
     $ promptab experiment create system/greeting --variant 1.0.0=1 --variant 1.1.0=1
     $ promptab experiment create system/greeting --variant 1.0.0 --shadow candidate:1.1.0=0.1
@@ -146,6 +166,7 @@ def create(
     now = datetime.now(UTC)
     written = parse_variants(variant, config or (), shadow or ())
     adaptive = bandit_of(bandit, floor=floor, uniform=uniform)
+    chosen = chosen_policy(policy, policy_file)
 
     async def work(lab: Lab) -> PromptExperiment:
         target = await prompt_of_experiment(
@@ -163,15 +184,17 @@ def create(
             prompt_name=target.prompt_name,
             control=control,
             primary_metric=primary_metric,
-            plan=None if window is None else {"window_hours": window},
+            plan=chosen.plan_with(window_hours=window),
+            policy=chosen.policy,
             bandit=adaptive,
             traffic=traffic,
-            unit=unit,  # type: ignore[arg-type]  # the manager refuses what is no kind of unit
+            unit=unit or chosen.unit,  # type: ignore[arg-type]  # the manager refuses what is no kind of unit
             where=where,
             layer=layer,
             holdout=holdout,
             starts_at=None if starts_at is None else read_time("--starts-at", starts_at, now=now),
             ends_at=None if ends_at is None else read_time("--ends-at", ends_at, now=now),
+            salt=chosen.salt,
             created_by=actor_or_user(actor),
         )
 
@@ -312,6 +335,7 @@ def status(experiment: ExperimentArgument, *, url: UrlOption = None, as_json: Js
 
 
 app.command()(analyze)
+app.command("policy")(set_policy)
 app.command("promote-winner")(promote_winner)
 app.command("sample-size")(sample_size)
 app.command()(replay)

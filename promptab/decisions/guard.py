@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from promptab.guardrails import Guardrail
 from promptab.models import Environment, PromptType
+from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
 from promptab.records import Record, Utc
 from promptab.stats.interval import Side
+from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 
 GuardStatus = Literal["watching", "kept", "rolled_back", "moved"]
@@ -19,8 +22,9 @@ GuardStatus = Literal["watching", "kept", "rolled_back", "moved"]
 - `moved`: somebody moved the environment, or promoted the version again, so that there is nothing left to guard
 """
 
-OVER_OF_GUARDS = frozenset[GuardStatus]({"kept", "rolled_back", "moved"})
 
+GUARD = "guard"
+"""The key by which the inputs of a decision about a guard are told from those about an experiment."""
 
 FEW_SCORES = 100
 """Up to so many units their single scores are read: methods for few units want them."""
@@ -34,6 +38,14 @@ class PastEvent(NamedTuple):
     n: float
     """1, or of a ratio what the denominator had."""
     s: float
+
+
+def definition_of(guardrail: Guardrail) -> MetricDefinition:
+    """Return what its metric is: built in, or a mean."""
+    known = AnalysisPlan().definition(guardrail.metric)
+    if guardrail.direction is None:
+        return known
+    return known.model_copy(update={"direction": guardrail.direction})
 
 
 class GuardBound(Record):
@@ -57,6 +69,13 @@ class GuardBound(Record):
     previous_units: int = 0
     detail: str = ""
     """Where the bound comes from, or why there is none; empty for one that the guardrail names itself."""
+
+
+class Weighed(NamedTuple):
+    """One bound, and the metric that is held against it."""
+
+    bound: GuardBound
+    definition: MetricDefinition
 
 
 class GuardTally(Record):
