@@ -13,11 +13,16 @@ from tests.conftest import url_of
 from tests.rollouts import BETTER, CANDIDATE, CONTROL, OTHER, staged
 
 
-@pytest.fixture(params=["file", "postgres"])
+@pytest.fixture(params=["file"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url_of(request, tmp_path)
 
 
+on_both = pytest.mark.parametrize("store_url", ["file", "postgres"], indirect=True)
+"""Of what writes in a way of its own; the rest is on one database."""
+
+
+@on_both
 async def test_a_person_who_moves_in_between_supersedes_the_machine(lab: Lab) -> None:
     scene = await staged(lab, {})
     await scene.record(BETTER)
@@ -52,6 +57,7 @@ async def test_a_move_and_its_undoing_supersede_as_well(lab: Lab) -> None:
     assert await scene.live() == CONTROL
 
 
+@on_both
 async def test_an_override_supersedes_what_was_open_and_is_in_the_history(lab: Lab) -> None:
     scene = await staged(lab, {"on_win": "require_approval"})
     await scene.record(BETTER)
@@ -74,6 +80,7 @@ async def test_an_override_supersedes_what_was_open_and_is_in_the_history(lab: L
         await lab.override("support_reply", "promote", reason="after all")
 
 
+@on_both
 async def test_a_person_may_do_everything_without_a_policy(lab: Lab) -> None:
     scene = await staged(lab, None, keys=(CONTROL, CANDIDATE, OTHER))
     with pytest.raises(StateError, match="has no policy to decide by"):
@@ -134,6 +141,7 @@ async def test_what_is_kept_in_the_history_is_no_move_of_production(lab: Lab) ->
     assert [check.detail for check in await check_records(lab.store) if check.status == "failed"] == []
 
 
+@on_both
 async def test_two_lookers_that_decide_the_same_do_not_take_each_others_decision_away(lab: Lab) -> None:
     scene = await staged(lab, {})
     await scene.record(BETTER)
@@ -155,3 +163,16 @@ async def test_a_decision_that_is_no_longer_right_is_superseded_by_the_next_look
     assert (await lab.decide("support_reply")).decision.action != "promote"
     assert (await lab.apply(stored)).status == "superseded"
     assert await scene.live() == CONTROL
+
+
+async def test_what_a_person_deals_to_again_is_watched_again(lab: Lab) -> None:
+    scene = await staged(lab, {"guardrails": ["success_rate >= 0.8"]}, keys=(CONTROL, CANDIDATE, OTHER))
+    await lab.override("support_reply", "rollback", variant=CANDIDATE, reason="it is rude")
+    weights = {CONTROL: 1, CANDIDATE: 0, OTHER: 1}
+    await lab.experiments.update_weights("support_reply", weights)
+    assert (await lab.rollout.progress("support_reply")).withdrawn == (CANDIDATE,)
+    await lab.experiments.update_weights("support_reply", weights | {CANDIDATE: 1}, lead_seconds=0)
+    assert (await lab.rollout.progress("support_reply")).withdrawn == ()
+    await scene.record({CONTROL: 0.9, CANDIDATE: 0.5, OTHER: 0.9}, 200)
+    done = await lab.apply(await lab.decide("support_reply"))
+    assert (done.decision.action, done.decision.variants) == ("rollback", (CANDIDATE,))
