@@ -134,7 +134,7 @@ def _sample_size(
     fewest = min(have.values(), default=0)
     if fewest < STILL_REACHED * needed:
         return
-    told = f"The sample size is reached: every variant has {needed} units with {primary.metric} or more"
+    told = f"The sample size is reached: every variant has at least {needed} units with {primary.metric}"
     if needed > plan.minimum_units:
         told += f", with which the smallest effect worth having is found in {100 * POWER:.0f} % of cases"
     yield Fact("sample_size", "", "info", told, {"units": fewest, "needed": needed}, holds=fewest >= needed)
