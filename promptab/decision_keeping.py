@@ -62,6 +62,15 @@ async def keep_decision(tx: Transaction, decision: Decision, standing: Standing)
     return await tx.decisions.append(stored)
 
 
+async def keep_unmoved(tx: Transaction, decision: Decision) -> StoredDecision:
+    """Store a decision that is made from nothing that could move: what it is about looks for itself when it acts."""
+    latest = await tx.decisions.latest(decision.experiment_id)
+    if latest is not None and _is_again(latest, decision, None):
+        await tx.decisions.seen_again(latest.sequence, decision.at)
+        return latest.model_copy(update={"seen": latest.seen + 1, "seen_at": decision.at})
+    return await tx.decisions.append(_new(decision, None, "noted"))
+
+
 async def keep_by_hand(
     tx: Transaction, decision: Decision, standing: Standing | None = None
 ) -> StoredDecision:
@@ -97,7 +106,7 @@ async def supersede(tx: Transaction, outdated: list[StoredDecision], *, by: str,
     )
 
 
-def _is_again(latest: StoredDecision, decision: Decision, standing: Standing) -> bool:
+def _is_again(latest: StoredDecision, decision: Decision, standing: Standing | None) -> bool:
     before = latest.decision
     return (
         latest.status not in {"applied", "superseded"}

@@ -10,10 +10,13 @@ from typing import Any, Final, Literal, cast
 from promptab.case_keeping import CaseKeeping
 from promptab.checks import check_json_object, check_label, check_text, check_time, known_id
 from promptab.content import check_prompt
+from promptab.decisions.guard import Guard
 from promptab.errors import ConflictError, InvalidInputError, StateError
+from promptab.guarding import begin_guard, check_guard
 from promptab.lifecycle import deployed_at
 from promptab.models import ENVIRONMENTS, Deployment, Environment, PromptVersion
 from promptab.pointing import Occasion, existing_version, point, roll_back, rollback_target
+from promptab.policy import Policy
 from promptab.stores.base import Transaction
 
 
@@ -40,6 +43,7 @@ class Deploying(CaseKeeping):
         actor: str | None = None,
         evidence: Mapping[str, Any] | None = None,
         gate: bool = False,
+        guard: Policy | Mapping[str, Any] | None = None,
     ) -> Deployment:
         """Make a version live in an environment, and append to its history.
 
@@ -51,12 +55,24 @@ class Deploying(CaseKeeping):
         With `gate=True` the results that are kept of the prompt's cases (`Lab.test`, `promptab test`) decide: a case
         that passed on what is live and fails on this version refuses the move, and so does one that was not tried.
 
-        Raises `NotFoundError`, `StateError` for an archived version, and `GateError`, which names the cases.
+        With `guard`, a policy, the version is watched from now on, for the policy's `longest_hours` or until the
+        environment is moved: `Lab.watch` and `promptab watch` look at what is recorded of it and roll back by
+        themselves once a guardrail has failed, right at every look (alpha: the policy's `guardrail_alpha`). An absolute
+        guardrail is held against the version's own outcomes since the promotion; a relative one against the recent
+        record of what was live before, which assumes that the traffic is comparable. A success rate that is to stay
+        above 80 % takes two lines:
+
+            guard = Policy(guardrails=["success_rate >= 0.8"])
+            await versions.promote(new.version_id, guard=guard)
+
+        Raises `NotFoundError`, `StateError` for an archived version and for a guard where nothing was live before,
+        `InvalidInputError` for a policy that guards nothing, and `GateError`, which names the cases.
         """
         where = check_environment(environment)
         text, who = check_text("reason", reason), _check_actor(actor)
         wanted = check_expected(expected)
         proof = None if evidence is None else check_json_object("evidence", evidence)
+        watched = None if guard is None else check_guard(guard)
         store = await self._store()
 
         async def look(tx: Transaction) -> str | None:
@@ -70,6 +86,8 @@ class Deploying(CaseKeeping):
             live_id = await tx.deployments.pointer(version.prompt_type, version.name, where)
             live = None if live_id is None else await existing_version(tx, live_id)
             if live_id == version.version_id:
+                if watched is not None:
+                    await begin_guard(tx, version, where, watched, now=self._clock())
                 history = await tx.deployments.history(version.prompt_type, version.name, where)
                 return next(move for move in reversed(history) if move.action != "keep")
             if not _is_expected(live, seen if wanted is UNSET else wanted):
@@ -80,7 +98,13 @@ class Deploying(CaseKeeping):
             shown = proof
             if gate:
                 shown = {**(proof or {}), "gate": await self._pass_gate(tx, version, live)}
-            return await point(tx, version, where, Occasion(self._clock(), who, text, shown))
+            if watched is not None:
+                shown = {**(shown or {}), "guard": {"policy_digest": watched.digest}}
+            now = self._clock()
+            move = await point(tx, version, where, Occasion(now, who, text, shown))
+            if watched is not None:
+                await begin_guard(tx, version, where, watched, now=now)
+            return move
 
         return await store.write(work)
 
@@ -137,6 +161,21 @@ class Deploying(CaseKeeping):
             return await roll_back(tx, target, left, where, Occasion(self._clock(), who, text, proof))
 
         return await store.write(work)
+
+    async def guards(
+        self, name: str | None = None, prompt_type: str = "system", *, watching: bool = True
+    ) -> list[Guard]:
+        """Return the promoted versions that are watched now, oldest first, of one prompt or of all; with
+        `watching=False` those too whose guard has ended.
+        """
+        kind = None
+        if name is not None:
+            kind, name = check_prompt(name, prompt_type)
+
+        async def work(tx: Transaction) -> list[Guard]:
+            return await tx.guards.listing(watching=watching, prompt_type=kind, name=name)
+
+        return await (await self._store()).read(work)
 
     async def deployments(
         self, name: str, prompt_type: str, environment: str | None = "production"

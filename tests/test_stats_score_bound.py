@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptab.errors import InvalidInputError
+from promptab.stats.interval import Side
 from promptab.stats.metric import Direction
-from promptab.stats.rate_bound import Side
 from promptab.stats.score_bound import score_log_e_value, score_regression_log_e_value
 
 ratings = st.lists(st.integers(1, 5).map(float), max_size=40)

@@ -7,7 +7,7 @@ one that wavers at its border is not told at every turn, a fact ends later than 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from promptab.alerts.alert import AlertKind, Numbers, Severity
@@ -52,12 +52,7 @@ def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -
     mismatches = list(_mismatches(analysis))
     return [
         *mismatches,
-        *(
-            fact
-            for reading in analysis.guards
-            if reading.variant not in withdrawn
-            for fact in _guardrail(reading)
-        ),
+        *guardrail_facts([reading for reading in analysis.guards if reading.variant not in withdrawn]),
         # what cannot be believed neither begins nor ends anything
         *(
             fact._replace(holds=fact.holds and not mismatches)
@@ -67,6 +62,11 @@ def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -
         *_sample_size(analysis, primary, plan, withdrawn),
         *_awaiting(decision),
     ]
+
+
+def guardrail_facts(readings: Sequence[GuardReading]) -> list[Fact]:
+    """Return what holds or lingers about guardrails."""
+    return [fact for reading in readings for fact in _guardrail(reading)]
 
 
 def _mismatches(analysis: AnalysisResult) -> Iterator[Fact]:

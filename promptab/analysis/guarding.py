@@ -23,7 +23,8 @@ from promptab.policy import Policy
 from promptab.stats import sequential
 from promptab.stats.contrast import over_common_epochs
 from promptab.stats.guardrail import relative_margin_effect
-from promptab.stats.rate_bound import Side, rate_log_e_value
+from promptab.stats.interval import Side
+from promptab.stats.rate_bound import rate_log_e_value
 from promptab.stats.rate_regression import DealtRates, regression_log_e_value
 from promptab.stats.ratio import ratio_mean
 from promptab.stats.score_bound import score_log_e_value, score_regression_log_e_value

@@ -33,6 +33,7 @@ class Promptab(LazyGroup):
         "promote": Entry("promptab.cli.deploying:promote", "Make a version live.", _LIVE),
         "rollback": Entry("promptab.cli.deploying:rollback", "Go back to what was live before.", _LIVE),
         "deployments": Entry("promptab.cli.deploying:deployments", "Show what was live when.", _LIVE),
+        "watch": Entry("promptab.cli.watch:watch", "Look again and again, and act by the policies.", _LIVE),
         "experiment": Entry("promptab.cli.experiment:app", "Create, run and end experiments.", _EXPERIMENTS),
         "assign": Entry(
             "promptab.cli.assign:assign", "Say which variant a user gets, and why.", _EXPERIMENTS

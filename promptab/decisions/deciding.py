@@ -16,6 +16,7 @@ from promptab.analysis.result import AnalysisResult, Check, GuardReading, Metric
 from promptab.analysis.winning import winner_of
 from promptab.checks import check_time
 from promptab.decisions.decision import Action, Consent, Decision, DecisionInputs, DecisionState, Rule
+from promptab.decisions.guarded import GUARD, redecide_guard
 from promptab.errors import InvalidInputError
 from promptab.policy import OnWin, Policy
 
@@ -64,6 +65,8 @@ def redecide(document: DecisionInputs | Mapping[str, Any]) -> Decision:
     Raises `InvalidInputError` for what are no such inputs.
     """
     inputs = document if isinstance(document, DecisionInputs) else DecisionInputs.model_validate(document)
+    if GUARD in inputs.analysis:
+        return redecide_guard(inputs)
     analysis = AnalysisResult.model_validate(inputs.analysis)
     return decide(analysis, Policy.model_validate(inputs.policy), inputs.now, inputs.state)
 

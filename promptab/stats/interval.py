@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 Alternative = Literal["two-sided", "greater", "less"]
 """What is claimed of an effect: that it differs from the null value, lies above it, or lies below it."""
 
+Side = Literal["greater", "less"]
+"""What is claimed of a rate or a mean: that it lies above a bound, or below it."""
+
 
 class Interval(NamedTuple):
     """What an effect may be. An end of a one-sided interval that says nothing is infinite."""

@@ -13,15 +13,12 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 from scipy.special import betainc, betaln
 
 from promptab.checks import check_count, check_share
 from promptab.errors import InvalidInputError
-
-Side = Literal["greater", "less"]
-"""What is claimed of a rate: that it lies above the bound, or below it."""
+from promptab.stats.interval import Side
 
 # How many trials the mixing distribution is worth, and the fewest of the rarer outcome among them. Simulated at bounds
 # from 0.05 to 0.99 and alpha 0.05, the median time to an alarm is 0.9 to 1.3 times log(1/alpha)/KL; 20 trials are

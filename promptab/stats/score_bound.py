@@ -12,8 +12,8 @@ import numpy as np
 
 from promptab.checks import check_number
 from promptab.stats.betting import Floats, betting_log_capital
+from promptab.stats.interval import Side
 from promptab.stats.metric import Direction
-from promptab.stats.rate_bound import Side
 
 
 def score_log_e_value(

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from promptab.stores.queries.experiments import ExperimentQueries
     from promptab.stores.queries.exports import ExportQueries
     from promptab.stores.queries.exposures import ExposureQueries
+    from promptab.stores.queries.guard_tallies import GuardTallyQueries
+    from promptab.stores.queries.guards import GuardQueries
+    from promptab.stores.queries.leases import LeaseQueries
     from promptab.stores.queries.metric_history import MetricHistoryQueries
     from promptab.stores.queries.retention import RetentionQueries
     from promptab.stores.queries.rolled_up import RolledUpQueries
@@ -75,6 +78,9 @@ class Transaction:
     cases: CaseQueries
     alerts: AlertQueries
     alert_deliveries: AlertDeliveryQueries
+    leases: LeaseQueries
+    guards: GuardQueries
+    guard_tallies: GuardTallyQueries
     decisions: DecisionQueries
     rollouts: RolloutQueries
 
@@ -83,6 +89,26 @@ CostKey = Literal["version", "prompt", "model", "variant"]
 """What costs can be added up by."""
 
 Work = Callable[[Transaction], Awaitable[T]]
+
+
+class Leadership(Protocol):
+    """A claim to lead in something: of all claims to one name, in whichever process, one is granted at a time."""
+
+    async def claim(self) -> int | None:
+        """Begin to lead, or go on leading; return the number of the term, or None while another one leads.
+
+        A term ends when it has not been claimed again for the seconds of the leadership, counted where the store is:
+        no two machines' clocks are compared. Where the store can tell that its holder is dead it ends at once. Whoever
+        leads next has a higher number, so `tx.leases.check(name, term)` inside a write that is shown refuses the change
+        of a leader that was away for too long, whatever it believes. Raises `StoreUnavailableError` where the store
+        does not answer: until the next claim is granted nobody may take this one for the leader.
+        """
+
+    async def release(self) -> None:
+        """Stop leading, so that another one can begin at once; nothing where this one does not lead.
+
+        Raises `StoreUnavailableError` where the store is away; the term ends by itself then.
+        """
 
 
 class Store(Protocol):
@@ -185,5 +211,8 @@ class Store(Protocol):
 
         Raises `StoreUnavailableError` after `timeout` seconds, by default the patience of the queue's settings.
         """
+
+    def leadership(self, name: str, *, seconds: float) -> Leadership:
+        """Return a claim to lead in what `name` says; each claims for itself, two of one process too."""
 
     async def close(self) -> None: ...

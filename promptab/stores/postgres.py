@@ -22,11 +22,12 @@ from promptab.errors import StoreError, StoreUnavailableError
 from promptab.queueing import QueueSettings
 from promptab.snapshot import Snapshot
 from promptab.stores import schema
-from promptab.stores.base import Transaction, Work
+from promptab.stores.base import Leadership, Transaction, Work
 from promptab.stores.driver_errors import SERIALIZATION_FAILURES, sqlstate, translated
 from promptab.stores.event_rows import Batch, BatchOutcome
 from promptab.stores.postgres_connecting import Server
 from promptab.stores.postgres_events import PostgresEvents
+from promptab.stores.postgres_leading import PostgresLeadership
 from promptab.stores.postgres_revisions import PostgresRevisions, channel_of
 from promptab.stores.queries.unit_totals import SETTLED
 from promptab.stores.sql import SqlStore
@@ -70,6 +71,9 @@ class PostgresStore(SqlStore):
         if shown:
             return await super().write(work)
         return await self._to_its_end(self._rolling_up(work))
+
+    def leadership(self, name: str, *, seconds: float) -> Leadership:
+        return PostgresLeadership(self, self._server, name, seconds=seconds)
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()

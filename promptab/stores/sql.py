@@ -24,11 +24,12 @@ from promptab.recent import Recent
 from promptab.snapshot import Snapshot
 from promptab.stores import schema
 from promptab.stores.backlog import report_lost
-from promptab.stores.base import Transaction, Work
+from promptab.stores.base import Leadership, Transaction, Work
 from promptab.stores.driver_errors import translated
 from promptab.stores.event_rows import Batch, BatchOutcome, Encode, event_row
 from promptab.stores.forking import watch
 from promptab.stores.group_commit import GroupCommit
+from promptab.stores.leading import LeaseLeadership
 from promptab.stores.picture import take_snapshot
 from promptab.stores.queries.alert_deliveries import AlertDeliveryQueries
 from promptab.stores.queries.alerts import AlertQueries
@@ -41,6 +42,9 @@ from promptab.stores.queries.events import EventQueries
 from promptab.stores.queries.experiments import ExperimentQueries
 from promptab.stores.queries.exports import ExportQueries
 from promptab.stores.queries.exposures import ExposureQueries
+from promptab.stores.queries.guard_tallies import GuardTallyQueries
+from promptab.stores.queries.guards import GuardQueries
+from promptab.stores.queries.leases import LeaseQueries
 from promptab.stores.queries.metric_history import MetricHistoryQueries
 from promptab.stores.queries.retention import RetentionQueries
 from promptab.stores.queries.rolled_up import RolledUpQueries
@@ -204,6 +208,9 @@ class SqlStore(ABC):
     async def flush(self, timeout: float | None = None) -> None:
         await self._queue.flush(timeout)
 
+    def leadership(self, name: str, *, seconds: float) -> Leadership:
+        return LeaseLeadership(self, name, seconds=seconds)
+
     async def close(self) -> None:
         if self._closing is None or self._closing.cancelled():
             self._closing = asyncio.get_running_loop().create_task(self._close())
@@ -366,6 +373,9 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         cases=CaseQueries(connection),
         alerts=AlertQueries(connection),
         alert_deliveries=AlertDeliveryQueries(connection),
+        leases=LeaseQueries(connection),
+        guards=GuardQueries(connection),
+        guard_tallies=GuardTallyQueries(connection),
         decisions=DecisionQueries(connection),
         rollouts=RolloutQueries(connection),
     )

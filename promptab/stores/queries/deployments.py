@@ -8,6 +8,7 @@ from sqlalchemy import Select, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.models import Deployment, Environment, PromptType
+from promptab.stores.queries.guards import GuardQueries
 from promptab.stores.schema import deployments, pointers
 
 
@@ -34,8 +35,16 @@ class DeploymentQueries:
         """Point the environment at `move.version_id` (None: at nothing), and append the move to the history.
 
         The pointer is moved from `move.previous_version_id`, which the caller has read in the same
-        transaction. Returns the entry with its sequence.
+        transaction. What guarded that version there ends. Returns the entry with its sequence.
         """
+        whose = "" if move.actor is None else f" by {move.actor}"
+        await GuardQueries(self._connection).end_of(
+            move.prompt_type,
+            move.name,
+            move.environment,
+            at=move.at,
+            detail=f"{move.environment} was moved to {move.version or 'nothing'}{whose}",
+        )
         await self.point(move.prompt_type, move.name, move.environment, move.version_id)
         return await self.append(move)
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0020"
-down_revision = "0005"
+down_revision = "0007"
 
 # written out, not imported: a migration means the same for ever, whatever the schema becomes later
 SEQUENCE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

@@ -1,0 +1,157 @@
+"""`promptab watch`: the loop that looks at experiments and guarded versions, and acts by their policies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import signal
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import promptab
+from promptab.cli.alerts import log_to_stderr
+from promptab.cli.exit_codes import ExitCode
+from promptab.cli.options import UrlOption
+from promptab.cli.output import console, note, visible
+from promptab.cli.project_file import ProjectFileOption, read_project_file
+from promptab.cli.wording import moment
+from promptab.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from promptab.alerts.channel import AlertSettings
+    from promptab.decisions.stored import DecisionStatus
+    from promptab.watching import WatchUpdate
+
+_SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*(s|m|h|d)?", re.ASCII)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+OPEN_SECONDS = 10.0
+"""How long the store is waited for before the watch begins, and says that it is away."""
+
+_UNSHOWN = {"decision": {"standing": True, "decision": {"inputs": True}}}
+"""What a decision was made from is in the store, and too long for a line."""
+
+
+def watch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Experiments, or prompts whose live version is guarded.",
+            show_default="all",
+        ),
+    ] = None,
+    *,
+    interval: Annotated[
+        str, typer.Option("--interval", metavar="SPAN", help="Between two looks: 30s, 5m, 6h.")
+    ] = "30s",
+    once: Annotated[
+        bool, typer.Option("--once", help="Look once and end, for cron.", show_default=False)
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply/--no-apply", help="Do what is decided, or only decide.")
+    ] = True,
+    config: ProjectFileOption = None,
+    url: UrlOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document a line.", show_default=False)
+    ] = False,
+) -> None:
+    """Look at everything that has a policy or a guard, again and again, and do what is decided.
+
+    Run it on as many machines as you like: one leads and applies, the others stand by, and one of them takes over
+    within two intervals. A line is printed when something has changed, and with --json for every look. SIGTERM and
+    Ctrl-C end it at once, with nothing half-applied. Alerts are delivered beside the looks, to the log (on standard
+    error) and to the webhooks that promptab.yaml declares. Exit codes of --once: 0 fine, 1 a look failed, 7 the store is
+    away.
+
+    $ promptab watch
+    $ promptab watch support_reply --interval 5m
+    $ promptab watch --once --json
+    """
+    seconds = read_span("--interval", interval)
+    shown = _Shown(as_json=as_json)
+    alerts = read_project_file(config).alerts
+    log_to_stderr()
+    code = asyncio.run(_watched(shown, url, names or None, seconds, alerts, once=once, apply=apply))
+    if code != ExitCode.OK:
+        raise typer.Exit(code)
+
+
+def read_span(field: str, text: str) -> float:
+    """Return the seconds of 30s, 5m, 6h or 1d; of a bare number, that many."""
+    found = _SPAN.fullmatch(text.strip())
+    if found is None:
+        raise InvalidInputError(field, text, "a span of time such as 30s, 5m or 6h")
+    return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+async def _watched(
+    shown: _Shown,
+    url: str | None,
+    names: list[str] | None,
+    seconds: float,
+    alerts: AlertSettings,
+    *,
+    once: bool,
+    apply: bool,
+) -> ExitCode:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - this is a coroutine
+    with contextlib.suppress(NotImplementedError):  # Windows ends a process without asking
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    code = ExitCode.OK
+    try:
+        async with promptab.open(url, timeout=OPEN_SECONDS, may_be_away=not once) as lab:
+            lab.alerts.declare(alerts)
+            updates = lab.watch(names, interval=seconds, apply=apply, once=once)
+            async with aclosing(updates) as looks:
+                async for update in looks:
+                    shown.tell(update)
+                    if once and update.error is not None:
+                        code = ExitCode.STORE if update.state == "away" else ExitCode.UNEXPECTED
+    except asyncio.CancelledError:
+        note("stopped; another watcher takes over")
+    return code
+
+
+class _Shown:
+    """Prints updates: all of them as JSON, or those that say something new as lines."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._said: dict[str, str] = {}
+        self._console = console()
+
+    def tell(self, update: WatchUpdate) -> None:
+        if self._as_json:
+            document = update.model_dump_json(exclude=_UNSHOWN)  # type: ignore[arg-type]
+            self._console.out(document, highlight=False)
+            return
+        told = said(update)
+        if self._said.get(update.subject) != told:
+            self._said[update.subject] = told
+            self._console.print(visible(f"{moment(update.at)} {told}"), soft_wrap=True)
+
+
+def said(update: WatchUpdate) -> str:
+    """Return what a person reads of an update, without its time."""
+    if not update.subject:
+        return f"watch: {update.state.replace('_', ' ')}: {update.sentence}"
+    if update.decision is None:
+        return f"{update.subject}: {update.sentence}"
+    word = _BECAME[update.decision.status].format(update.decision.decision.action)
+    return f"{update.subject}: {word}: {update.sentence}"
+
+
+_BECAME: dict[DecisionStatus, str] = {
+    "noted": "{}",
+    "pending": "{}, not applied",
+    "awaiting_approval": "{}, waits for approval",
+    "by_hand": "{}, to be done by hand",
+    "applied": "{}, applied",
+    "superseded": "{}, superseded",
+}

@@ -1,0 +1,233 @@
+"""What the outcomes of a guarded version add up to: each event is added once, and never looked at again."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Float,
+    FromClause,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from promptab.decisions.guard import FEW_SCORES, GuardBound, GuardTally, PastEvent
+from promptab.stats.metric import MetricDefinition
+from promptab.stats.summary import UnitSums
+from promptab.stores.queries.unit_facts import Series
+from promptab.stores.queries.unit_totals import adding, carrying, stretch_after
+from promptab.stores.schema import events
+from promptab.stores.totals_schema import version_hours
+from promptab.stores.watch_schema import guard_units, guards
+
+RECENT_EVENTS = 20_000
+"""At least so many of the version before are its recent record, where there are as many; whole hours of them."""
+RECENT_DAYS = 28
+"""What happened longer before the promotion than this is no recent record."""
+
+
+class Weighed(NamedTuple):
+    """One bound, and the metric that is held against it."""
+
+    bound: GuardBound
+    definition: MetricDefinition
+
+
+class GuardTallyQueries:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def past(
+        self, version_id: str, definition: MetricDefinition, *, before: datetime
+    ) -> list[PastEvent]:
+        """Return the latest events of a version that carried the metric, before that moment.
+
+        Where they are is found by the totals of the version's hours, which have to be up to date. Events that have
+        been pruned are not among them.
+        """
+        stretch = await self._recent(version_id, before)
+        if stretch is None:
+            return []
+        source, n, s = _measured(definition, None, events, self._connection)
+        query = (
+            select(_unit().label("unit"), n.label("n"), s.label("s"))
+            .select_from(source)
+            .where(
+                events.c.sequence >= stretch[0],
+                events.c.sequence <= stretch[1],
+                events.c.version_id == version_id,
+                events.c.at < before,
+                _carried(n, s),
+            )
+            .order_by(events.c.sequence)
+        )
+        numbers: dict[str, int] = {}
+        return [
+            PastEvent(numbers.setdefault(row.unit, len(numbers)), float(row.n or 0.0), float(row.s or 0.0))
+            for row in (await self._connection.execute(query)).all()
+        ]
+
+    async def fold(self, guard_id: str, weighed: Sequence[Weighed]) -> bool | None:
+        """Take one bounded step inside a write that is not shown; return whether there is more to fold, or None where
+        somebody else is folding just now, and nothing was done.
+        """
+        query = select(guards).where(guards.c.guard_id == guard_id, guards.c.status == "watching")
+        guard = (await self._connection.execute(query.with_for_update(skip_locked=True))).one_or_none()
+        if guard is None:
+            present = select(guards.c.status).where(guards.c.guard_id == guard_id)
+            status = (await self._connection.execute(present)).scalar_one_or_none()
+            return None if status == "watching" else False
+        stretch = await stretch_after(self._connection, guard.watermark)
+        if stretch.upto > guard.watermark:
+            within = [
+                events.c.sequence > guard.watermark,
+                events.c.sequence <= stretch.upto,
+                events.c.version_id == guard.version_id,
+                events.c.at >= guard.since,
+            ]
+            sums = [
+                await self._added(guard_id, place, each, guard.sums[place], within)
+                for place, each in enumerate(weighed)
+            ]
+            await self._connection.execute(
+                update(guards)
+                .where(guards.c.guard_id == guard_id)
+                .values(watermark=stretch.upto, sums=[tally.model_dump(mode="json") for tally in sums])
+            )
+        return not stretch.is_last
+
+    async def _added(
+        self,
+        guard_id: str,
+        place: int,
+        weighed: Weighed,
+        document: Any,
+        within: Sequence[ColumnElement[bool]],
+    ) -> GuardTally:
+        """Add the events to the units that they are of; return the sums over units as they are then."""
+        before = GuardTally(sums=UnitSums(*document["sums"]), single_events=document["single_events"])
+        if weighed.bound.bound is None:
+            return before
+        center = weighed.bound.bound
+        fresh = self._fresh(weighed, within).cte("fresh")
+        row = (await self._connection.execute(_growth(fresh, guard_id, place, center))).one()
+        grown = {name: float(getattr(row, name) or 0.0) for name in ("n", "s", "rr", "nn", "rn")}
+        rows = select(literal(guard_id).label("guard_id"), literal(place).label("bound"), *fresh.c).where(
+            literal(value=True)
+        )
+        await self._connection.execute(
+            adding(self._connection.dialect, guard_units, rows, smallest=("first_sequence",))
+        )
+        sums = UnitSums(units=int(row.units), center=center, **grown)
+        if before.sums.units:
+            sums = UnitSums(*map(operator.add, before.sums, sums))._replace(center=center)
+        return GuardTally(sums=sums, single_events=before.single_events + int(row.alone or 0))
+
+    def _fresh(self, weighed: Weighed, within: Sequence[ColumnElement[bool]]) -> Select[Any]:
+        """Return what the events add up to by unit."""
+        source, n, s = _measured(weighed.definition, weighed.bound, events, self._connection)
+        unit = _unit()
+        return (
+            select(
+                unit.label("unit"),
+                func.coalesce(func.sum(n), 0.0).label("n"),
+                func.coalesce(func.sum(s), 0.0).label("s"),
+                func.min(events.c.sequence).label("first_sequence"),
+            )
+            .select_from(source)
+            .where(*within, _carried(n, s))
+            .group_by(unit)
+        )
+
+    async def _recent(self, version_id: str, before: datetime) -> tuple[int, int] | None:
+        """Return the first and the last sequence of the hours that make up the recent record."""
+        query = (
+            select(version_hours.c.events, version_hours.c.first_sequence, version_hours.c.last_sequence)
+            .where(
+                version_hours.c.version_id == version_id,
+                version_hours.c.hour < before,
+                version_hours.c.hour >= before - timedelta(days=RECENT_DAYS),
+            )
+            .order_by(version_hours.c.hour.desc())
+        )
+        counted, first, last = 0, None, 0
+        for row in (await self._connection.execute(query)).all():
+            counted, last = counted + row.events, max(last, row.last_sequence)
+            first = row.first_sequence if first is None else min(first, row.first_sequence)
+            if counted >= RECENT_EVENTS:
+                break
+        return None if first is None else (first, last)
+
+
+async def few_scores(
+    connection: AsyncConnection, guard_id: str, place: int, sums: UnitSums
+) -> tuple[float, ...] | None:
+    """Return the scores of a guard's units in the order of their arrival, where these are few and have one each."""
+    if sums.units > FEW_SCORES or not sums.units == sums.n == sums.nn:
+        return None
+    query = (
+        select(guard_units.c.s)
+        .where(guard_units.c.guard_id == guard_id, guard_units.c.bound == place)
+        .order_by(guard_units.c.first_sequence)
+    )
+    return tuple((await connection.execute(query)).scalars())
+
+
+def _unit() -> ColumnElement[Any]:
+    """Return whose an event is: its unit's, or its own where it names none."""
+    named = literal("u", String).concat(events.c.unit)
+    alone = literal("e", String).concat(cast(events.c.sequence, String))
+    return case((events.c.unit.is_not(None), named), else_=alone)
+
+
+def _measured(
+    definition: MetricDefinition, bound: GuardBound | None, source: FromClause, connection: AsyncConnection
+) -> tuple[FromClause, ColumnElement[Any], ColumnElement[Any]]:
+    """Return events joined to what they carried of a metric, and what each adds to its unit's n and s."""
+    dialect = connection.dialect
+    source, value = carrying(source, Series(definition.source), dialect)
+    one = case((value.is_not(None), 1.0))
+    if definition.denominator is not None:
+        source, divisor = carrying(source, Series(definition.denominator), dialect)
+        return source, divisor, value
+    if bound is None or bound.threshold is None:
+        return source, one, value
+    beyond = value > bound.threshold if bound.beyond == "greater" else value < bound.threshold
+    return source, one, case((and_(value.is_not(None), beyond), 1.0), (value.is_not(None), 0.0))
+
+
+def _carried(n: ColumnElement[Any], s: ColumnElement[Any]) -> ColumnElement[bool]:
+    return (func.coalesce(n, 0.0) != 0.0) | (func.coalesce(s, 0.0) != 0.0)
+
+
+def _growth(fresh: CTE, guard_id: str, place: int, center: float) -> Any:
+    """Return by how much the sums over units grow when these are added to what is kept of them."""
+    kept = and_(
+        guard_units.c.guard_id == guard_id, guard_units.c.bound == place, guard_units.c.unit == fresh.c.unit
+    )
+    old_n, old_s = (func.coalesce(guard_units.c[name], cast(0.0, Float)) for name in ("n", "s"))
+    n, old_r = old_n + fresh.c.n, old_s - center * old_n
+    r = old_s + fresh.c.s - center * n
+    is_new = guard_units.c.unit.is_(None)
+    return select(
+        func.count().filter(is_new).label("units"),
+        func.sum(fresh.c.n).label("n"),
+        func.sum(fresh.c.s).label("s"),
+        func.sum(r * r - old_r * old_r).label("rr"),
+        func.sum(n * n - old_n * old_n).label("nn"),
+        func.sum(r * n - old_r * old_n).label("rn"),
+        func.count().filter(and_(is_new, fresh.c.unit.startswith("e"))).label("alone"),
+    ).select_from(fresh.outerjoin(guard_units, kept))
