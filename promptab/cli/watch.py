@@ -65,8 +65,8 @@ def watch(
     Run it on as many machines as you like: one leads and applies, the others stand by, and one of them takes over
     within two intervals. A line is printed when something has changed, and with --json for every look. SIGTERM and
     Ctrl-C end it at once, with nothing half-applied. Alerts are delivered beside the looks, to the log (on standard
-    error) and to the webhooks that promptab.yaml declares. Exit codes of --once: 0 fine, 1 a look failed, 7 the store is
-    away.
+    error) and to the webhooks that promptab.yaml declares. Exit codes of --once: 0 fine, 1 a look failed, 7 the store
+    is away.
 
     $ promptab watch
     $ promptab watch support_reply --interval 5m

@@ -161,7 +161,7 @@ class AlertOutbox(Managed):
             await asyncio.sleep(interval)
 
     async def beside(self, looks: AsyncGenerator[T], *, once: bool = False) -> AsyncGenerator[T]:
-        """Yield what `looks` yields, and deliver meanwhile in a task beside it; with `once` a single time, at the end."""
+        """Yield what `looks` yields, and deliver meanwhile in a task beside it; with `once` one time, at the end."""
         delivering = None if once else asyncio.ensure_future(self.keep_delivering())
         try:
             async with aclosing(looks) as found:
