@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from promptab.alerts.alert import Alert, Severity, alert_id
-from promptab.alerts.facts import Fact, facts_of
+from promptab.alerts.facts import Fact, facts_of, guardrail_facts
 from promptab.alerts.traffic import SOURCES, Source, beaten, rested, silence_of
-from promptab.analysis.result import AnalysisResult
+from promptab.analysis.result import AnalysisResult, GuardReading
 from promptab.decisions.decision import Action, Decision
 from promptab.decisions.stored import StoredDecision
 from promptab.models import ExperimentStatus, PromptExperiment
@@ -36,6 +36,40 @@ async def raise_alerts(
     """
     facts = facts_of(decision, analysis, experiment.plan)
     facts += await _silences(tx, analysis, experiment, decision.at)
+    return await _raise(tx, decision, facts, decision_id)
+
+
+async def raise_guard_alerts(
+    tx: Transaction, decision: Decision, readings: Sequence[GuardReading], *, decision_id: str
+) -> list[Alert]:
+    """Do as much for a version that is guarded without an experiment; `decision` was made on these readings."""
+    return await _raise(tx, decision, guardrail_facts(readings), decision_id)
+
+
+async def raise_applied(tx: Transaction, stored: StoredDecision) -> list[Alert]:
+    """Put the alert that this decision was carried out into the outbox, whoever did so; again, it is the same."""
+    decision, at = stored.decision, stored.settled_at or stored.seen_at
+    by = "" if stored.actor is None else f" (by {stored.actor})"
+    detail = f". {stored.detail}" if stored.detail else ""
+    return await _put(
+        tx,
+        [
+            Alert(
+                alert_id=alert_id(decision.experiment_id, "applied", stored.decision_id),
+                kind="applied",
+                severity=_APPLIED_SEVERITY.get(decision.action, "info"),
+                at=at,
+                subject=decision.experiment_id,
+                name=decision.experiment,
+                sentence=f"{decision.sentence}{by}{detail}",
+                numbers=decision.numbers,
+                decision_id=stored.decision_id,
+            )
+        ],
+    )
+
+
+async def _raise(tx: Transaction, decision: Decision, facts: Sequence[Fact], decision_id: str) -> list[Alert]:
     begun = await tx.alerts.settle(
         decision.experiment_id,
         holding=[fact.key for fact in facts if fact.holds],
@@ -58,29 +92,6 @@ async def raise_alerts(
             )
             for fact in facts
             if fact.holds and fact.key in begun
-        ],
-    )
-
-
-async def raise_applied(tx: Transaction, stored: StoredDecision) -> list[Alert]:
-    """Put the alert that this decision was carried out into the outbox, whoever did so; again, it is the same."""
-    decision, at = stored.decision, stored.settled_at or stored.seen_at
-    by = "" if stored.actor is None else f" (by {stored.actor})"
-    detail = f". {stored.detail}" if stored.detail else ""
-    return await _put(
-        tx,
-        [
-            Alert(
-                alert_id=alert_id(decision.experiment_id, "applied", stored.decision_id),
-                kind="applied",
-                severity=_APPLIED_SEVERITY.get(decision.action, "info"),
-                at=at,
-                subject=decision.experiment_id,
-                name=decision.experiment,
-                sentence=f"{decision.sentence}{by}{detail}",
-                numbers=decision.numbers,
-                decision_id=stored.decision_id,
-            )
         ],
     )
 

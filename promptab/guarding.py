@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from promptab.alerting import raise_applied, raise_guard_alerts
 from promptab.criteria import read_criteria
 from promptab.decision_keeping import keep_by_hand, keep_unmoved
 from promptab.decisions.decision import Decision
@@ -118,7 +119,9 @@ async def look_at_guard(
     if decision.action == "continue" or not apply:
 
         async def note(tx: Transaction) -> StoredDecision:
-            return await keep_unmoved(tx, decision)
+            stored = await keep_unmoved(tx, decision)
+            await _raise_alerts(tx, guard, stored)
+            return stored
 
         return await store.write(note, shown=False)
 
@@ -190,7 +193,14 @@ async def _applied(tx: Transaction, guard: Guard, decision: Decision, actor: str
     stored = await keep_by_hand(tx, decision)
     settled = stored.settled("applied", at=decision.at, detail=detail, actor=actor, effects=effects)
     await tx.decisions.settle([settled])
+    await _raise_alerts(tx, guard, settled)
+    await raise_applied(tx, settled)
     return settled
+
+
+async def _raise_alerts(tx: Transaction, guard: Guard, stored: StoredDecision) -> None:
+    readings = guard_readings(GuardEvidence.of(guard), guard.policy)
+    await raise_guard_alerts(tx, stored.decision, readings, decision_id=stored.decision_id)
 
 
 async def _taken_back(tx: Transaction, guard: Guard, decision: Decision, actor: str) -> Deployment:

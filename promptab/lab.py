@@ -237,10 +237,12 @@ class Lab(Completing):
         intervals of its end. A store that is away is told and waited for. With `apply=False` nothing is applied, and
         nobody has to lead. `once` ends after a round.
 
+        Beside the looks alerts are delivered to whatever channels there are (`lab.on_alert`, `lab.alerts`).
+
         Whoever stops iterating, is cancelled or closes the iterator (`contextlib.aclosing`) leads no longer, and leaves
         nothing half-applied.
         """
-        return Watch(
+        watch = Watch(
             self.rollout,
             self.store,
             self._clock,
@@ -249,7 +251,8 @@ class Lab(Completing):
             apply=apply,
             once=once,
             actor=actor,
-        ).updates()
+        )
+        return self.alerts.beside(watch.updates(), once=once)
 
     async def test(
         self,

@@ -19,8 +19,9 @@ import pytest
 
 import promptab
 from promptab import ABTestManager, Choice, Lab, MetricsCollector, VersionManager, retention
+from promptab.delivering.outbox import AlertOutbox
 from promptab.stores.base import Transaction
-from tests.cancelled import experiments, labs, metrics, versions
+from tests.cancelled import alerts, experiments, labs, metrics, versions
 from tests.cancelled.attempts import FIRST, Attempt, Preparation, Stage, running
 from tests.steps import SteppingRunner
 
@@ -34,6 +35,7 @@ PREPARATIONS: Mapping[type | ModuleType, Mapping[str, Preparation]] = {
     VersionManager: versions.PREPARATIONS,
     ABTestManager: experiments.PREPARATIONS,
     MetricsCollector: metrics.PREPARATIONS,
+    AlertOutbox: alerts.PREPARATIONS,
     Lab: labs.PREPARATIONS,
     Choice: labs.OF_CHOICES,
     promptab: labs.OPENING,
@@ -48,7 +50,7 @@ def runner() -> Iterator[SteppingRunner]:
         yield runner
 
 
-@pytest.mark.parametrize("owner", [VersionManager, ABTestManager, MetricsCollector, Lab, Choice])
+@pytest.mark.parametrize("owner", [VersionManager, ABTestManager, MetricsCollector, AlertOutbox, Lab, Choice])
 def test_every_public_coroutine_is_swept(owner: type) -> None:
     coroutines = {
         name

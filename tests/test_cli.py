@@ -73,6 +73,7 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "copy",
                 "snapshot",
                 "cost",
+                "alerts",
                 "doctor",
                 "export",
                 "import",

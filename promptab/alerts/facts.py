@@ -7,7 +7,7 @@ one that wavers at its border is not told at every turn, a fact ends later than 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from promptab.alerts.alert import AlertKind, Numbers, Severity
@@ -52,12 +52,7 @@ def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -
     mismatches = list(_mismatches(analysis))
     return [
         *mismatches,
-        *(
-            fact
-            for reading in analysis.guards
-            if reading.variant not in withdrawn
-            for fact in _guardrail(reading)
-        ),
+        *guardrail_facts([reading for reading in analysis.guards if reading.variant not in withdrawn]),
         # what cannot be believed neither begins nor ends anything
         *(
             fact._replace(holds=fact.holds and not mismatches)
@@ -67,6 +62,11 @@ def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -
         *_sample_size(analysis, primary, plan, withdrawn),
         *_awaiting(decision),
     ]
+
+
+def guardrail_facts(readings: Sequence[GuardReading]) -> list[Fact]:
+    """Return what holds or lingers about guardrails."""
+    return [fact for reading in readings for fact in _guardrail(reading)]
 
 
 def _mismatches(analysis: AnalysisResult) -> Iterator[Fact]:
@@ -134,7 +134,7 @@ def _sample_size(
     fewest = min(have.values(), default=0)
     if fewest < STILL_REACHED * needed:
         return
-    told = f"The sample size is reached: every variant has {needed} units with {primary.metric} or more"
+    told = f"The sample size is reached: every variant has at least {needed} units with {primary.metric}"
     if needed > plan.minimum_units:
         told += f", with which the smallest effect worth having is found in {100 * POWER:.0f} % of cases"
     yield Fact("sample_size", "", "info", told, {"units": fewest, "needed": needed}, holds=fewest >= needed)

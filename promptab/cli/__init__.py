@@ -53,6 +53,9 @@ class Promptab(LazyGroup):
         "compare": Entry(
             "promptab.cli.compare:compare", "Compare the variants of an experiment.", _EXPERIMENTS
         ),
+        "alerts": Entry(
+            "promptab.cli.alerts:app", "List alerts and what became of them, and deliver them.", _EXPERIMENTS
+        ),
         "record": Entry(
             "promptab.cli.record:record", "Record what came of one use, or a later outcome.", _OUTCOMES
         ),

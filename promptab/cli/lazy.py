@@ -87,6 +87,7 @@ def _load(name: str, entry: Entry) -> Any:
     if isinstance(loaded, typer.Typer):
         holder.add_typer(loaded, name=name)
         group = cast("TyperGroup", cast("TyperGroup", typer.main.get_command(holder)).commands[name])
+        group.help = flowing(group.help)
         for command in group.commands.values():
             command.help = flowing(command.help)
         return group

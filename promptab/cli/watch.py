@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import promptab
+from promptab.cli.alerts import log_to_stderr
 from promptab.cli.exit_codes import ExitCode
 from promptab.cli.options import UrlOption
 from promptab.cli.output import console, note, visible
+from promptab.cli.project_file import ProjectFileOption, read_project_file
 from promptab.cli.wording import moment
 from promptab.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from promptab.alerts.channel import AlertSettings
     from promptab.decisions.stored import DecisionStatus
     from promptab.watching import WatchUpdate
 
@@ -51,6 +54,7 @@ def watch(
     apply: Annotated[
         bool, typer.Option("--apply/--no-apply", help="Do what is decided, or only decide.")
     ] = True,
+    config: ProjectFileOption = None,
     url: UrlOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document a line.", show_default=False)
@@ -60,8 +64,9 @@ def watch(
 
     Run it on as many machines as you like: one leads and applies, the others stand by, and one of them takes over
     within two intervals. A line is printed when something has changed, and with --json for every look. SIGTERM and
-    Ctrl-C end it at once, with nothing half-applied. Exit codes of --once: 0 fine, 1 a look failed, 7 the store is
-    away.
+    Ctrl-C end it at once, with nothing half-applied. Alerts are delivered beside the looks, to the log (on standard
+    error) and to the webhooks that promptab.yaml declares. Exit codes of --once: 0 fine, 1 a look failed, 7 the store
+    is away.
 
     $ promptab watch
     $ promptab watch support_reply --interval 5m
@@ -69,7 +74,9 @@ def watch(
     """
     seconds = read_span("--interval", interval)
     shown = _Shown(as_json=as_json)
-    code = asyncio.run(_watched(shown, url, names or None, seconds, once=once, apply=apply))
+    alerts = read_project_file(config).alerts
+    log_to_stderr()
+    code = asyncio.run(_watched(shown, url, names or None, seconds, alerts, once=once, apply=apply))
     if code != ExitCode.OK:
         raise typer.Exit(code)
 
@@ -83,7 +90,14 @@ def read_span(field: str, text: str) -> float:
 
 
 async def _watched(
-    shown: _Shown, url: str | None, names: list[str] | None, seconds: float, *, once: bool, apply: bool
+    shown: _Shown,
+    url: str | None,
+    names: list[str] | None,
+    seconds: float,
+    alerts: AlertSettings,
+    *,
+    once: bool,
+    apply: bool,
 ) -> ExitCode:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a coroutine
@@ -92,6 +106,7 @@ async def _watched(
     code = ExitCode.OK
     try:
         async with promptab.open(url, timeout=OPEN_SECONDS, may_be_away=not once) as lab:
+            lab.alerts.declare(alerts)
             updates = lab.watch(names, interval=seconds, apply=apply, once=once)
             async with aclosing(updates) as looks:
                 async for update in looks:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
-from typing import NoReturn, TypedDict, Unpack
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
+from typing import NoReturn, TypedDict, TypeVar, Unpack
 
 from promptab.alerts.alert import AlertKind, Severity
 from promptab.alerts.channel import AlertSettings, Wanted
@@ -19,6 +20,8 @@ from promptab.managed import Clock, Managed, utc_now
 from promptab.stores.base import Store
 
 logger = logging.getLogger("promptab.alerts")
+
+T = TypeVar("T")
 
 LISTED = 100
 """Alerts that a listing holds unless more are asked for."""
@@ -43,6 +46,8 @@ class AlertOutbox(Managed):
     def __init__(self, store: Store | None = None, *, clock: Clock = utc_now) -> None:
         super().__init__(store, clock=clock)
         self._channels: dict[str, Channel] = {}
+        self._trouble: str | None = None
+        """Why the last pass of `keep_delivering` failed."""
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -151,16 +156,36 @@ class AlertOutbox(Managed):
         tried again when its lease has ended.
         """
         check_number("interval", interval, above=0.0, high=86_400.0)
-        away = False
         while True:
-            try:
-                if self._channels:
-                    await self.deliver()
-                if away:
-                    logger.warning("alerts are delivered again")
-                away = False
-            except StoreError as error:
-                if not away:
-                    logger.warning("alerts wait, as the store cannot be used: %s", error)
-                away = True
+            await self._pass()
             await asyncio.sleep(interval)
+
+    async def beside(self, looks: AsyncGenerator[T], *, once: bool = False) -> AsyncGenerator[T]:
+        """Yield what `looks` yields, and deliver meanwhile in a task beside it; with `once` one time, at the end."""
+        delivering = None if once else asyncio.ensure_future(self.keep_delivering())
+        try:
+            async with aclosing(looks) as found:
+                async for each in found:
+                    yield each
+            if once:
+                await self._pass()
+        finally:
+            if delivering is not None:
+                delivering.cancel()
+                await asyncio.gather(delivering, return_exceptions=True)
+
+    async def _pass(self) -> None:
+        """Deliver, and put what goes wrong into the log: once, until it is well again."""
+        try:
+            if self._channels:
+                await self.deliver()
+            trouble = None
+        except StoreError as error:
+            trouble = f"the store cannot be used: {error}"
+        except Exception as error:  # noqa: BLE001 - the outermost loop: whatever a channel of the program's own raises
+            trouble = f"a channel has failed: {type(error).__name__}"
+        if trouble is not None and self._trouble is None:
+            logger.warning("alerts wait, as %s", trouble)
+        if trouble is None and self._trouble is not None:
+            logger.warning("alerts are delivered again")
+        self._trouble = trouble

@@ -18,7 +18,7 @@ import httpcore2
 
 from promptab.alerts.alert import Alert
 from promptab.alerts.body import document_of, encoded, slack_document_of
-from promptab.alerts.channel import HIDDEN, Wanted, Webhook, check_address
+from promptab.alerts.channel import Wanted, Webhook, check_address
 from promptab.alerts.signing import read_secret, signature_headers
 from promptab.delivering.channels import Refused
 from promptab.delivering.dialing import Dialer, NotPublicError, Resolve, resolve
@@ -118,7 +118,7 @@ def _seconds(retry_after: str, now: datetime) -> float | None:
 def _held(environment: Mapping[str, str], variable: str) -> str:
     held = environment.get(variable, "").strip()
     if not held:
-        raise InvalidInputError(variable, HIDDEN if variable in environment else "", "set", "export it")
+        raise InvalidInputError(variable, None, "given in the environment", "export it")
     return held
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import promptab
 from promptab import StoreError
-from tests.cancelled import calls, metrics
+from tests.cancelled import alerts, calls, metrics
 from tests.cancelled.attempts import (
     SECOND,
     Attempt,
@@ -198,6 +198,7 @@ PREPARATIONS: dict[str, Preparation] = calls.PREPARATIONS | {
     "choose": choosing,
     "close": closing,
     "compare": comparing,
+    "deliver_alerts": alerts.delivering_by_the_lab,
     "decide": deciding,
     "decisions": listing_decisions,
     "interaction": crossing,
