@@ -71,14 +71,14 @@ def by_unit(batches: Mapping[int, Units], weights: Weights, first: str, second: 
             else:
                 q, share = [units.s[mine].mean(), units.n[mine].mean()], mine.mean()
             found.append((q[0] + mine / share * (units.s - q[0]), q[1] + mine / share * (units.n - q[1])))
-    h = np.concatenate(levels)
+    each = np.concatenate(levels)
     parts = {}
     for key, found in scores.items():
         s, n = (np.concatenate(column) for column in zip(*found, strict=True))
-        ratio = float((h * s).sum() / (h * n).sum())
-        parts[key] = ratio, (s - ratio * n) / ((h * n).sum() / h.sum())
+        ratio = float((each * s).sum() / (each * n).sum())
+        parts[key] = ratio, (s - ratio * n) / ((each * n).sum() / each.sum())
     score = parts[first][1] - parts[second][1]
-    return parts[first][0] - parts[second][0], float((h * h * score * score).sum() / h.sum() ** 2)
+    return parts[first][0] - parts[second][0], float((each * each * score * score).sum() / each.sum() ** 2)
 
 
 @pytest.mark.parametrize("most_events", [1, 5], ids=["one event", "several events"])
