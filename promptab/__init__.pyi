@@ -1,9 +1,8 @@
 # The public names of promptab: `promptab/__init__.py` loads from this list, and type checkers read it.
 
-from .analysis.adapting import Rebalancing
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
-from .bandit import Bandit
+from .bandit import Bandit, Rebalancing
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .cases import Case, CaseResult, Expectation
 from .choice import Choice

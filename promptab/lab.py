@@ -12,6 +12,7 @@ from promptab.access import OPEN_SECONDS, Access
 from promptab.analysing import Period
 from promptab.analysis.planned import InteractionResult, ReplayResult
 from promptab.analysis.result import AnalysisResult, Method
+from promptab.bandit import Rebalancing
 from promptab.choice import Choice
 from promptab.choosing import Chooser, Request
 from promptab.completing import Completing
@@ -31,7 +32,6 @@ from promptab.stores.opening import open_until_the_loop_ends
 from promptab.versions import VersionManager
 
 if TYPE_CHECKING:
-    from promptab.analysis.adapting import Rebalancing
     from promptab.trying import CaseReport, Trying
 
 
