@@ -3,11 +3,10 @@
 from .alerts.alert import Alert
 from .alerts.channel import AlertSettings, Webhook
 from .alerts.delivery import Delivery, ToldAlert
-from .analysis.adapting import Rebalancing
 from .analysis.planned import InteractionResult, MetricHistory, ReplayResult
 from .analysis.result import AnalysisResult
 from .analysis.shadows import ShadowReport
-from .bandit import Bandit
+from .bandit import Bandit, Rebalancing
 from .calls import Call, CallObserver, FinishedCall, ObservedStream, Price, PriceBook, Usage
 from .cases import Case, CaseResult, Expectation
 from .choice import Choice

@@ -1,4 +1,4 @@
-"""A bandit: weights that follow the outcomes, in batches, while the experiment runs."""
+"""A bandit: weights that follow the outcomes, in batches, while the experiment runs; and what a look at it came to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from promptab.checks import check_count, check_number
 from promptab.errors import InvalidInputError
 from promptab.plan import AnalysisPlan
-from promptab.records import Declared, Number
+from promptab.records import Declared, Number, Record, Utc
 from promptab.stats.metric import MetricDefinition
 
 Algorithm = Literal["thompson", "epsilon_greedy", "ucb"]
@@ -67,6 +67,28 @@ class Bandit(Declared):
         check_number("bandit.batch_hours", self.batch_hours, low=0.0, high=MOST_HOURS)
         check_number("bandit.uniform", self.uniform, low=0.0, high=0.9)
         return self
+
+
+class Rebalancing(Record):
+    """What one look at a bandit came to."""
+
+    experiment_id: str
+    experiment: str
+    """The experiment's name."""
+    at: Utc
+    changed: bool
+    """Whether this look changed the weights."""
+    epoch: int
+    """The epoch of `weights`."""
+    weights: Mapping[str, float]
+    """The present share of each variant; of a change, the new one."""
+    best: Mapping[str, float]
+    """The probability of each variant that takes new units that it is the best; empty where that was not asked, as by
+    algorithms that do not go by it."""
+    units: Mapping[str, int]
+    """Units of each variant that are counted."""
+    reason: str
+    """What was changed, or why nothing was."""
 
 
 def check_bandit(

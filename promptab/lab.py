@@ -12,6 +12,7 @@ from promptab.access import OPEN_SECONDS, Access
 from promptab.analysing import Period
 from promptab.analysis.planned import InteractionResult, ReplayResult
 from promptab.analysis.result import AnalysisResult, Method
+from promptab.bandit import Rebalancing
 from promptab.choice import Choice
 from promptab.choosing import Chooser, Request
 from promptab.completing import Completing
@@ -40,7 +41,6 @@ from promptab.versions import VersionManager
 from promptab.watching import Watch, WatchUpdate
 
 if TYPE_CHECKING:
-    from promptab.analysis.adapting import Rebalancing
     from promptab.trying import CaseReport, Trying
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from promptab.assigning import find_experiment
-from promptab.bandit import Bandit
+from promptab.bandit import Bandit, Rebalancing
 from promptab.errors import StateError
 from promptab.experiments import LEAD_SECONDS
 from promptab.gathering import gather_primary
@@ -19,7 +19,6 @@ from promptab.stores.base import Store, Transaction
 from promptab.totalling import roll_up
 
 if TYPE_CHECKING:
-    from promptab.analysis.adapting import Rebalancing
     from promptab.analysis.evidence import Evidence
 
 

@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from tests.calibration import record
 from tests.calibration.__main__ import MEASURED, README
+from tests.calibration.bandits import DRIFT, MILLIONTH, NULLS, REALS, BanditSetting, simulate_bandit
 from tests.calibration.cells import QUANTILE, Cell, Key, Pair, Result, Runs, jobs, simulated
 from tests.calibration.checks import ALARM, COVERAGE, FIXED, LOOKS, POOLED, Promise, check
 from tests.calibration.dealing import BROKEN, DEALINGS, alarms
@@ -132,6 +133,31 @@ def test_an_arm_of_equal_units_is_not_taken_to_be_free_of_error(sizes: tuple[int
     tally = few_units(Population("success_rate", 1, 0.0), *sizes, runs=120, seed=36)
     assert max(tally.counts["fixed"], tally.counts["t"]) <= most(tally)
     assert tally.counts["plain Welch"] > most(tally), "plain Welch should be far off"
+
+
+@functools.cache
+def bandits(arms: int, drift: float = 0.0, rule: str = "Thompson") -> Tally:
+    return simulate_bandit(BanditSetting(NULLS[arms], rule, drift=drift), 100, 37)
+
+
+@pytest.mark.parametrize("drift", [0.0, DRIFT], ids=["steady", "rising"])
+def test_the_analysis_of_a_bandit_errs_in_five_percent_and_means_over_a_rising_base_do_not(
+    drift: float,
+) -> None:
+    tally = bandits(2, drift)
+    for name in ("weighted", "weighted, looks", "slice, looks"):
+        assert tally.counts[name] <= most(tally)
+    if drift:
+        assert tally.counts["naive"] > most(tally), "plain means should be far off"
+
+
+def test_a_bandit_loses_less_than_dealing_alike_and_its_intervals_cover_the_difference() -> None:
+    real = simulate_bandit(BanditSetting(REALS[3]), 60, 38)
+    alike = simulate_bandit(BanditSetting(REALS[3], "uniform"), 20, 39)
+    assert real.counts["regret"] / real.runs < 0.75 * alike.counts["regret"] / alike.runs
+    assert real.counts["best"] * MILLIONTH / real.runs > 0.6
+    for name in ("weighted missed", "weighted, looks missed"):
+        assert real.counts[name] <= most(real)
 
 
 @functools.cache

@@ -317,6 +317,57 @@ def test_compare_shows_the_metrics_that_are_asked_for(shell: Shell) -> None:
     assert shell.run("compare", "greeting", "--confidence", "2").code == 5
 
 
+def test_a_bandit_is_made_and_rebalanced(shell: Shell) -> None:
+    made = shell.json(
+        "experiment", "create", "greeting", "--variant", "1.0.0", "--variant", "1.1.0", "--bandit", "thompson",
+        "--floor", "0.1", "--uniform", "0.2", "--window", "24", "--primary-metric", "rating",
+    )  # fmt: skip
+    assert made["bandit"] == {
+        "algorithm": "thompson",
+        "floor": 0.1,
+        "challenger": 0.0,
+        "minimum_units": 100,
+        "batch_units": 100,
+        "batch_hours": 1.0,
+        "uniform": 0.2,
+    }
+    assert made["plan"]["window_hours"] == 24
+    assert "thompson, at least 10.0 % each, 20.0 % of units dealt alike" in shell.ok(
+        "experiment", "status", "greeting"
+    )
+    told = shell.ok("experiment", "rebalance", "greeting")
+    assert told.startswith("weights as they are: these weights are in force until")
+    found = shell.json("experiment", "rebalance", "greeting")
+    assert (found["changed"], found["weights"]) == (False, {"1.0.0": 0.5, "1.1.0": 0.5})
+    assert "uniform slice" in shell.ok("experiment", "analyze", "greeting", "--uniform")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--floor", "0.1"], 5, "--floor: 0.1 is not given with --bandit"),
+        (["--bandit", "tompson"], 5, "'thompson', 'epsilon_greedy' or 'ucb'"),
+        (["--bandit", "thompson", "--floor", "0.7"], 5, "bandit.floor: 0.7"),
+        (["--bandit", "ucb", "--primary-metric", "rating"], 5, "plan.window_hours"),
+        (["--window", "-1"], 5, "plan.window_hours: -1"),
+    ],
+    ids=["floor alone", "typo", "floor too high", "late metric", "window"],
+)
+def test_what_makes_no_bandit_is_refused(shell: Shell, words: list[str], code: int, told: str) -> None:
+    said = shell.run("experiment", "create", "greeting", "--variant", "1.0.0", "--variant", "1.1.0", *words)
+    assert said.code == code
+    assert told in said.err
+    assert shell.json("experiment", "list") == []
+
+
+def test_weights_that_follow_nothing_are_not_rebalanced(shell: Shell) -> None:
+    shell.ok("experiment", "create", "greeting", "--variant", "1.0.0", "--variant", "1.1.0")
+    said = shell.run("experiment", "rebalance", "greeting")
+    assert said.code != 0
+    assert "declare a bandit" in said.err
+    assert "no uniform slice" in shell.run("experiment", "analyze", "greeting", "--uniform").err
+
+
 @pytest.mark.parametrize(
     ("length", "told"),
     [

@@ -8,37 +8,14 @@ from typing import NamedTuple
 
 from promptab.analysis.evidence import Evidence
 from promptab.analysis.inference import are_trials
-from promptab.bandit import Bandit
+from promptab.bandit import Bandit, Rebalancing
 from promptab.models import Epoch, ExperimentStatus, PromptExperiment
-from promptab.records import Record, Utc
 from promptab.stats.adaptive import weighted_means
 from promptab.stats.bandit import bandit_shares
 from promptab.stats.contrast import ArmMean
 
 SMALLEST_CHANGE = 0.01
 """The least share of new units that has to change hands: less is not worth an epoch."""
-
-
-class Rebalancing(Record):
-    """What one look at a bandit came to."""
-
-    experiment_id: str
-    experiment: str
-    """The experiment's name."""
-    at: Utc
-    changed: bool
-    """Whether this look changed the weights."""
-    epoch: int
-    """The epoch of `weights`."""
-    weights: Mapping[str, float]
-    """The present share of each variant; of a change, the new one."""
-    best: Mapping[str, float]
-    """The probability of each variant that takes new units that it is the best; empty where that was not asked, as by
-    algorithms that do not go by it."""
-    units: Mapping[str, int]
-    """Units of each variant that are counted."""
-    reason: str
-    """What was changed, or why nothing was."""
 
 
 class _Look(NamedTuple):

@@ -14,7 +14,7 @@ from promptab.errors import InvalidInputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from promptab.analysis.adapting import Rebalancing
+    from promptab.bandit import Rebalancing
 
 BanditOption = Annotated[
     str | None,

@@ -6,6 +6,7 @@ import promptab
 from promptab import StoreError
 from tests.cancelled import alerts, calls, metrics
 from tests.cancelled.attempts import (
+    FIRST,
     SECOND,
     Attempt,
     Preparation,
@@ -45,6 +46,29 @@ async def crossing(stage: Stage) -> Attempt:
 async def replaying(stage: Stage) -> Attempt:
     begun = await recorded(stage, metrics.UNITS_TO_REPLAY)
     return reads(lambda: stage.lab.replay(begun.experiment_id, runs=5), 5, lambda result: result.runs)
+
+
+async def rebalancing(stage: Stage) -> Attempt:
+    bandit = {"batch_hours": 0, "batch_units": 4, "minimum_units": 2}
+    begun = await running(stage, bandit=bandit)
+    for number in range(40):
+        met = await stage.lab.experiments.assign(begun.experiment_id, f"u{number}")
+        told = {"experiment_id": begun.experiment_id, "variant": met.variant, "user_id": f"u{number}"}
+        await stage.lab.metrics.record_many([told | {"success": met.variant == SECOND}])
+
+    async def look() -> object:
+        found = await stage.lab.experiments.get_experiment(begun.experiment_id)
+        assert found is not None
+        epochs = await stage.lab.store.read(lambda tx: tx.experiments.epochs_of(begun.experiment_id))
+        same = dict(epochs[-1].weights) == dict(found.traffic_split)
+        return len(epochs), same, found.traffic_split[SECOND] > found.traffic_split[FIRST]
+
+    return Attempt(
+        lambda: stage.lab.rebalance(begun.experiment_id),
+        look,
+        none=(1, True, False),
+        whole=(2, True, True),
+    )
 
 
 async def promoting_the_winner(stage: Stage) -> Attempt:
@@ -204,6 +228,7 @@ PREPARATIONS: dict[str, Preparation] = calls.PREPARATIONS | {
     "interaction": crossing,
     "override": overriding,
     "promote_winner": promoting_the_winner,
+    "rebalance": rebalancing,
     "replay": replaying,
 }
 OF_CHOICES: dict[str, Preparation] = {"record": recording}

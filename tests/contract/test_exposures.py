@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from promptab import Bandit
 from promptab.models import Exposure
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store
@@ -300,3 +301,35 @@ async def test_listing_leaves_out_sessions_that_became_users(begun: Store) -> No
 
     await begun.write(alias)
     assert [exposure.unit for exposure in await exposures(begun)] == ["ada", "session:t"]
+
+
+async def test_every_way_of_writing_an_exposure_keeps_its_propensity(begun: Store) -> None:
+    kept = await begun.keep(an_exposure(EXPERIMENT, "kept", propensity=0.25))
+    begun.enqueue(an_exposure(EXPERIMENT, "queued", propensity=1.0))
+    begun.enqueue(an_exposure(EXPERIMENT, "by hand", source="override"))
+    await begun.record(a_use(EXPERIMENT, "reported"))
+    await begun.flush()
+    assert kept.propensity == 0.25
+    assert {exposure.unit: exposure.propensity for exposure in await exposures(begun)} == {
+        "kept": 0.25,
+        "queued": 1.0,
+        "by hand": None,
+        "reported": None,
+    }
+
+
+async def test_a_unit_that_is_served_instead_keeps_the_propensity_of_its_first_variant(begun: Store) -> None:
+    held = await begun.keep(an_exposure(EXPERIMENT, variant="a", propensity=0.25))
+    assert await begun.serve_instead(held, "b") == held._replace(served="b")
+
+
+async def test_units_without_a_propensity_do_not_count_in_the_analysis_of_a_bandit(begun: Store) -> None:
+    begun.enqueue(an_exposure(EXPERIMENT, "dealt", propensity=0.5))
+    await begun.record(a_use(EXPERIMENT, "reported"))
+    adaptive = EXPERIMENT.model_copy(update={"bandit": Bandit()})
+
+    async def work(tx: Transaction) -> list[dict[str, int]]:
+        return [await tx.exposures.analysed_counts(experiment) for experiment in (EXPERIMENT, adaptive)]
+
+    await begun.flush()
+    assert await begun.read(work) == [{"a": 2}, {"a": 1}]

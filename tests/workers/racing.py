@@ -158,6 +158,12 @@ async def read_for(lab: Lab, seconds: float) -> dict[str, Any]:
     return {"errors": errors, "seen": seen}
 
 
+async def rebalance(lab: Lab, experiment: str, looks: int) -> list[list[Any]]:
+    """Look at a bandit again and again; return the epoch and the weights of each change that was made here."""
+    found = [await lab.rebalance(experiment) for _ in range(looks)]
+    return [[each.epoch, dict(each.weights)] for each in found if each.changed]
+
+
 ACTIONS = {
     action.__name__: action
     for action in (
@@ -170,6 +176,7 @@ ACTIONS = {
         count_production,
         assign,
         reweigh,
+        rebalance,
         write_for,
         read_for,
     )
