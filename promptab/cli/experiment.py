@@ -126,7 +126,7 @@ def create(
     NAME may be written TYPE/NAME. Weights are relative: 1 and 1 are halves. With --shadow one variant is enough.
 
     $ promptab experiment create system/greeting --variant 1.0.0=1 --variant 1.1.0=1
-    $ promptab experiment create system/greeting --variant 1.0.0 --shadow candidate:1.1.0=0.1
+    $ promptab experiment create trial --prompt system/greeting --draft --variant 1.0.0 --shadow new:1.1.0=0.1
     $ promptab experiment create top-k --draft --variant a --variant b --config 'a={"k": 3}' --config 'b={"k": 8}'
     """
     now = datetime.now(UTC)
@@ -251,7 +251,7 @@ def shadow(
 ) -> None:
     """Run a shadow on another share of the units. More of them only adds units.
 
-    $ promptab experiment shadow greeting candidate 0.5
+    $ promptab experiment shadow trial new 0.5
     """
     _change(lambda lab: lab.experiments.update_shadow(experiment, variant, share), url=url, as_json=as_json)
 

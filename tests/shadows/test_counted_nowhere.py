@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Table, select
 
 import promptab
-from promptab import Lab, PromptExperiment, PromptVariant, PromptVersion
+from promptab import Lab, PromptExperiment, PromptVariant, PromptVersion, retention
 from promptab.stores.base import Transaction
 from promptab.stores.schema import arms, exposures, metadata, moments, unit_metric_totals, unit_totals
 from promptab.stores.totals_schema import (
@@ -178,15 +178,17 @@ async def totals(world: World) -> dict[str, list[Any]]:
 
 
 async def test_a_lab_with_a_shadow_says_of_what_was_served_what_its_twin_without_one_says(
-    twin_urls: tuple[str, str], tmp_path: Path
+    twin_urls: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # few events are enough for a reader to fold them
+    monkeypatch.setattr(retention, "TAIL_EVENTS", 1)
     with_shadow = await lived(twin_urls[0], shadow=True)
     without = await lived(twin_urls[1], shadow=False)
     async with with_shadow.lab as lab, without.lab as twin:
         assert await asked(with_shadow) == await asked(without)
         kept = await totals(with_shadow)
         assert kept == await totals(without)
-        assert all(kept[table.name] for table in TOTALS), "every table has something to be spoilt"
+        assert [name for name, rows in kept.items() if not rows] == [], "every table can be spoilt"
         assert {"only", "said"}.isdisjoint("".join(map(str, kept.values())).replace("'", " ").split())
 
         (run,) = (await lab.shadow_report("reply")).shadows
