@@ -67,30 +67,6 @@ async def adding_up_costs(stage: Stage) -> Attempt:
     return reads(stage.lab.costs, [1], lambda rows: [row.calls for row in rows if stage.name in {*row.key}])
 
 
-async def completing_with_a_shadow(stage: Stage) -> Attempt:
-    served = await asking_version(stage)
-    shadow = await asking_version(stage)
-    begun = await stage.lab.experiments.create_experiment(
-        stage.name, "system", [PromptVariant(served.version), PromptVariant(shadow.version, shadow=1.0)]
-    )
-
-    async def look() -> object:
-        await stage.lab.shadows.settle()
-        await stage.lab.calls.flush()
-        events = await stage.lab.metrics.get_events(served.version_id)
-        (report,) = (await stage.lab.shadow_report(begun.experiment_id)).shadows
-        return [event.success for event in events], report.runs
-
-    return Attempt(
-        lambda: stage.lab.complete(stage.name, client=answering(), user_id="u1"),
-        look,
-        none=([], 0),
-        whole=([True], 1),
-        # a request that was cancelled is a use without an outcome, and has no shadow
-        between=[([None], 0), ([True], 0)],
-    )
-
-
 async def reporting_on_shadows(stage: Stage) -> Attempt:
     served = await asking_version(stage)
     shadow = await asking_version(stage)

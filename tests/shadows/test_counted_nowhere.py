@@ -72,7 +72,7 @@ def twin_urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[
                 databases.drop(url)
 
 
-async def lived(url: str, *, shadow: bool) -> World:
+async def lived(url: str, *, shadow: bool, plan: dict[str, Any] = PLAN) -> World:
     """Live through the same days, with a shadow whose numbers would spoil every total or without it."""
     clock, chance = SettableClock(), random.Random(6)
     lab = await promptab.open(url, clock=clock).__aenter__()
@@ -95,7 +95,7 @@ async def lived(url: str, *, shadow: bool) -> World:
     variants = [PromptVariant("1.0.0"), PromptVariant("1.1.0")]
     beside = [PromptVariant("2.0.0", key="candidate", shadow=0.5)] if shadow else []
     experiment = await lab.experiments.create_experiment(
-        "reply", "system", [*variants, *beside], plan=PLAN, salt="s"
+        "reply", "system", [*variants, *beside], plan=plan, salt="s"
     )
     for _ in range(2):
         for user in users:
@@ -213,17 +213,34 @@ def exported(folder: Path, kind: str) -> list[dict[str, Any]]:
     return sorted((row for row in rows if row["kind"] == kind), key=lambda row: int(row["sequence"]))
 
 
-async def test_what_a_shadow_left_is_pruned_and_reset_with_the_rest() -> None:
+async def runs_and_calls(lab: Lab) -> tuple[int, int]:
+    (shadow,) = (await lab.shadow_report("reply")).shadows
+    return shadow.runs, sum(comparison.calls for comparison in shadow.comparisons)
+
+
+async def test_what_a_shadow_left_is_reset_with_all_events_and_not_with_those_of_a_version() -> None:
     world = await lived("sqlite:///:memory:", shadow=True)
     async with world.lab as lab:
-        runs = (await lab.shadow_report("reply")).shadows[0].runs
-        whole = await lab.metrics.get_summary()
-        assert runs > 0
+        found = await runs_and_calls(lab)
+        assert found[0] == found[1] > 0
         assert await lab.metrics.reset_metrics(world.versions[2].version_id) > 0
-        assert (await lab.shadow_report("reply")).shadows[0].runs == runs
+        assert await runs_and_calls(lab) == found
         await lab.metrics.reset_metrics()
-        assert (await lab.shadow_report("reply")).shadows[0].runs == 0
-        assert whole.metrics.total_events > 0
+        assert await runs_and_calls(lab) == (0, 0)
+
+
+async def test_a_pruning_keeps_what_a_shadow_is_compared_by_until_the_experiment_has_ended() -> None:
+    world = await lived("sqlite:///:memory:", shadow=True, plan={})
+    async with world.lab as lab:
+        found = await runs_and_calls(lab)
+        await lab.metrics.record_event(None)
+        now = (await lab.shadow_report("reply")).at
+        report = await lab.metrics.prune_events(now)
+        assert report.dropped > 0, "what was before the experiment"
+        assert await runs_and_calls(lab) == found
+        await lab.experiments.stop("reply")
+        await lab.metrics.prune_events(now)
+        assert (await runs_and_calls(lab))[0] == 0
 
 
 async def test_events_of_shadows_can_be_taken_over_into_another_lab(tmp_path: Path) -> None:
