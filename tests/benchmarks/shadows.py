@@ -1,7 +1,7 @@
 """What a shadow adds to the call that it stands beside: `python -m tests.benchmarks.shadows [rounds]`.
 
 The same calls of `lab.complete` with a shadow on every unit and without one, in turn. In `settled` a shadow has ended
-before the next call begins; in `under way` nobody waits for it, so that its work falls into the calls that follow, and
+before the next call begins; in `under_way` nobody waits for it, so that its work falls into the calls that follow, and
 in `hanging` sixteen shadows get no answer. Then how long a report takes, beside an analysis of the same events.
 """
 
@@ -107,13 +107,13 @@ async def main(rounds: int, url: str) -> None:
             openai.AsyncOpenAI(**server.openai, max_retries=0) as client,
         ):
             await prepare(lab, "plain", None)
-            for name in ("settled", "under way"):
+            for name in ("settled", "under_way"):
                 await prepare(lab, name, SHADOW)
             await prepare(lab, "hanging", NEVER_ANSWERED)
             print(f"medians of {rounds} calls in milliseconds")
             print("shadow     without      with      more  more cpu   p99 w/o  p99 with")
             await measure(lab, client, "settled", rounds, settle=True)
-            await measure(lab, client, "under way", rounds, settle=False)
+            await measure(lab, client, "under_way", rounds, settle=False)
             await measure(lab, client, "hanging", rounds, settle=False)
             print(lab.shadows.stats())
         print(f"\n{UNITS:,} units of {EVENTS_PER_UNIT} events each, a tenth of them in the shadow")

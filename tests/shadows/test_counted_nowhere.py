@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ibis
 import pyarrow.dataset as ds
 import pytest
 from sqlalchemy import Table, select
 
 import promptab
 from promptab import Lab, PromptExperiment, PromptVariant, PromptVersion, retention
+from promptab.integrations import warehouse
 from promptab.stores.base import Transaction
 from promptab.stores.schema import arms, exposures, metadata, moments, unit_metric_totals, unit_totals
 from promptab.stores.totals_schema import (
@@ -241,6 +243,28 @@ async def test_a_pruning_keeps_what_a_shadow_is_compared_by_until_the_experiment
         await lab.experiments.stop("reply")
         await lab.metrics.prune_events(now)
         assert (await runs_and_calls(lab))[0] == 0
+
+
+@pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+async def test_a_warehouse_that_was_given_everything_says_what_the_store_says(tmp_path: Path) -> None:
+    world = await lived("sqlite:///:memory:", shadow=True, plan={"minimum_units": 10})
+    async with world.lab as lab:
+        await lab.metrics.export_events(tmp_path)
+        expected = await lab.analyze("reply", "fixed")
+    read = ibis.duckdb.connect().read_parquet
+    found = warehouse.analyze(
+        world.experiment,
+        method="fixed",
+        exposures=read(str(tmp_path / "exposures" / "*" / "*.parquet"), hive_partitioning=False),
+        outcomes=read(str(tmp_path / "events" / "*" / "*.parquet"), hive_partitioning=False),
+        aliases=read(str(tmp_path / "aliases.parquet")),
+    )
+    assert found.units == expected.units
+    assert found.metrics.keys() == expected.metrics.keys()
+    for name, metric in expected.metrics.items():
+        for key, estimate in metric.estimates.items():
+            assert found.metrics[name].estimates[key].value == pytest.approx(estimate.value)
+            assert found.metrics[name].estimates[key].events == estimate.events
 
 
 async def test_events_of_shadows_can_be_taken_over_into_another_lab(tmp_path: Path) -> None:
