@@ -233,7 +233,8 @@ class Completing:
 
     async def shadow_report(self, experiment: str) -> ShadowReport:
         """Say what an experiment's shadows did, each beside what the same units were served: means over events, and
-        the differences within units with intervals that hold at every look. Of events that are still stored.
+        the differences within units with intervals that hold at every look. Of events that are still stored: until the
+        experiment has ended, a pruning keeps them.
 
         Raises `NotFoundError`, and `StateError` where several experiments have that name.
         """

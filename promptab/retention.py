@@ -43,11 +43,11 @@ class Retention(Planning):
     async def prune_events(self, before: datetime, *, apply: bool = True) -> PruneReport:
         """Drop the single events that happened before this time, where all totals that they count in have them.
 
-        Everything is added up first. Kept are events of experiments with a quantile among their metrics, events of
-        units that were not exposed to the experiment before that time, and what is recorded meanwhile. Afterwards the
-        totals answer for them; what needs single events (quantiles and a series of an experiment, hours cut in two,
-        `get_events`) refuses, or has only what is left. With `apply` False nothing is dropped, and the report says what
-        would be. A SQLite file keeps its size, and uses the room again.
+        Everything is added up first. Kept are events of experiments with a quantile among their metrics, of those with
+        a shadow until they have ended, and of units that were not exposed to the experiment before that time; also
+        what is recorded meanwhile. Afterwards the totals answer for them; what needs single events (quantiles and a
+        series of an experiment, hours cut in two, `get_events`) refuses, or has only what is left. With `apply` False
+        nothing is dropped, and the report says what would be. A SQLite file keeps its size, and uses the room again.
 
         Raises `InvalidInputError`, also for a time that is more than a day ahead.
         """
@@ -123,7 +123,7 @@ class Retention(Planning):
         needing = []
         for experiment in await store.read(lambda tx: tx.experiments.listing()):
             await self._roll_up(store, experiment)
-            if _has_quantile(experiment):
+            if _has_quantile(experiment) or (experiment.shadows and experiment.ended_at is None):
                 needing.append(experiment.experiment_id)
         await add_up(store, "versions")
         await add_up(store, "units")

@@ -19,7 +19,7 @@ ORDER = (
     "experiment sample-size",
     "experiment create", "experiment list", "assign", "record", "experiment status", "experiment analyze", "metrics",
     "cost", "compare",
-    "experiment weights", "experiment pause", "experiment resume", "experiment complete",
+    "experiment weights", "experiment shadow", "experiment pause", "experiment resume", "experiment complete",
     "experiment start", "experiment stop", "rollback", "deployments", "events export", "events prune",
     "snapshot write", "snapshot check", "doctor",
 )  # fmt: skip

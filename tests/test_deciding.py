@@ -45,6 +45,18 @@ def after(hours: float) -> datetime:
     return START + timedelta(hours=hours)
 
 
+def test_beside_shadows_alone_nothing_is_decided_until_the_longest_time_has_passed() -> None:
+    """An experiment with one variant that is served, and so without one that could be promoted or rolled back."""
+    alone = {"success_rate": {"a": {0: rate(1_500, 2_000)}}}
+    said = policy(guardrails=["success_rate >= 0.9"], longest_hours=48)
+    goes_on = decided(alone, said)
+    assert (goes_on.action, goes_on.rule, goes_on.variants) == ("continue", "undecided", ())
+    assert "a is the only variant that is served" in goes_on.sentence
+    over = decided(alone, said, now=after(48))
+    assert (over.action, over.rule) == ("stop", "deadline")
+    assert redecide(over.inputs) == over
+
+
 def test_a_variant_that_is_better_is_promoted() -> None:
     found = decided(BETTER)
     assert (found.action, found.rule, found.variants, found.consent) == ("promote", "won", ("b",), "none")

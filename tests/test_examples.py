@@ -51,6 +51,7 @@ def test_every_example_is_run_here() -> None:
 LOCAL = {
     "chat_openai.py": ("openai", "2 calls of message/support_reply/1.0.0: $0.000"),
     "chat_anthropic.py": ("anthropic", "success True, 150 tokens, cost $0.000"),
+    "in_the_shadow.py": ("openai", "candidate: "),
     "rag_top_k.py": ("openai", "top_3 is 0.1"),
     "models_ab.py": ("sklearn", "in production: support_vectors"),
 }

@@ -159,7 +159,7 @@ def create(
     experiments for which none is named.
 
     $ promptab experiment create system/greeting --variant 1.0.0=1 --variant 1.1.0=1
-    $ promptab experiment create system/greeting --variant 1.0.0 --shadow candidate:1.1.0=0.1
+    $ promptab experiment create trial --prompt system/greeting --draft --variant 1.0.0 --shadow new:1.1.0=0.1
     $ promptab experiment create system/greeting --variant 1.0.0 --variant 1.1.0 --bandit thompson --uniform 0.1
     $ promptab experiment create top-k --draft --variant a --variant b --config 'a={"k": 3}' --config 'b={"k": 8}'
     """
@@ -291,7 +291,7 @@ def shadow(
 ) -> None:
     """Run a shadow on another share of the units. More of them only adds units.
 
-    $ promptab experiment shadow greeting candidate 0.5
+    $ promptab experiment shadow trial new 0.5
     """
     _change(lambda lab: lab.experiments.update_shadow(experiment, variant, share), url=url, as_json=as_json)
 

@@ -172,6 +172,11 @@ def _failed_guardrail(case: _Case) -> _Found | None:
 def _nothing_left(case: _Case) -> _Found | None:
     if case.candidates:
         return None
+    if len(case.analysis.units) == 1:
+        told = f"{case.analysis.control} is the only variant that is served, so there is nothing to promote"
+        if case.is_over:
+            return _Found("stop", "deadline", f"{_over(case)}, and {told}")
+        return _Found("continue", "undecided", f"Goes on: {told}")
     return _Found("stop", "all_withdrawn", f"Every variant but {case.analysis.control} has been rolled back")
 
 
@@ -381,7 +386,8 @@ def _check(analysis: AnalysisResult, policy: Policy, now: datetime, state: Decis
             "analysis.confidence", analysis.confidence, f"{1.0 - policy.alpha:g}", planned
         )
     read = {guard.guardrail for guard in analysis.guards}
-    for guardrail in policy.guardrails:
+    # guardrails are read of what may be promoted: beside shadows alone there is nothing of the kind
+    for guardrail in policy.guardrails if len(analysis.units) > 1 else ():
         if guardrail.text not in read:
             bound = f"among those that were read ({', '.join(sorted(read)) or 'none'})"
             raise InvalidInputError(

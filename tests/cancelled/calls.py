@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import openai
 
-from promptab import PromptVersion
+from promptab import PromptVariant, PromptVersion
 from tests.cancelled.attempts import Attempt, Preparation, Stage, reads
 
 ANSWER: dict[str, Any] = {
@@ -67,6 +67,23 @@ async def adding_up_costs(stage: Stage) -> Attempt:
     return reads(stage.lab.costs, [1], lambda rows: [row.calls for row in rows if stage.name in {*row.key}])
 
 
+async def reporting_on_shadows(stage: Stage) -> Attempt:
+    served = await asking_version(stage)
+    shadow = await asking_version(stage)
+    begun = await stage.lab.experiments.create_experiment(
+        stage.name, "system", [PromptVariant(served.version), PromptVariant(shadow.version, shadow=1.0)]
+    )
+    choice = await stage.lab.choose(stage.name, user_id="u1")
+    await choice.record(True)
+    for run in choice.shadows:
+        await run.record(False)
+    return reads(
+        lambda: stage.lab.shadow_report(begun.experiment_id),
+        [(1, 0.0)],
+        lambda report: [(each.runs, each.success_rate) for each in report.shadows],
+    )
+
+
 async def trying(stage: Stage) -> Attempt:
     version = await asking_version(stage)
     await stage.lab.versions.set_cases(
@@ -86,5 +103,6 @@ PREPARATIONS: dict[str, Preparation] = {
     "complete": completing,
     "costs": adding_up_costs,
     "feedback": giving_feedback,
+    "shadow_report": reporting_on_shadows,
     "test": trying,
 }

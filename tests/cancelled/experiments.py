@@ -122,6 +122,27 @@ async def changing_policy(stage: Stage) -> Attempt:
     )
 
 
+async def changing_a_shadow(stage: Stage) -> Attempt:
+    await pair(stage)
+    begun = await stage.lab.experiments.create_experiment(
+        stage.name, "system", [PromptVariant(FIRST), PromptVariant(SECOND, shadow=0.25)]
+    )
+
+    async def look() -> object:
+        found = await stage.lab.experiments.get_experiment(begun.experiment_id)
+        live = (await stage.lab.store.snapshot()).experiment(begun.experiment_id, utc_now())
+        assert found is not None
+        assert live is not None
+        return [share for _, share in found.shadow_history[SECOND]], [each.share for each in live.shadows]
+
+    return Attempt(
+        lambda: stage.lab.experiments.update_shadow(begun.experiment_id, SECOND, 0.5),
+        look,
+        none=([0.25], [0.25]),
+        whole=([0.25, 0.5], [0.5]),
+    )
+
+
 async def overriding(stage: Stage) -> Attempt:
     experiment, answers = await dealt(stage, units=1)
     await stage.lab.store.flush()
@@ -277,6 +298,7 @@ PREPARATIONS: dict[str, Preparation] = {
     "start": changing_status("start", status="running", before="draft"),
     "stop": changing_status("stop", status="stopped"),
     "update_experiment_status": changing_status("update_experiment_status", "paused", status="paused"),
+    "update_shadow": changing_a_shadow,
     "update_traffic": changing_traffic,
     "update_weights": changing_weights,
 }

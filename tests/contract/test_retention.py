@@ -145,7 +145,7 @@ async def test_events_stay_that_a_quantile_or_a_later_exposure_needs(lab: Lab, c
     before = await lab.analyze("q", "fixed")
     report = await lab.metrics.prune_events(moment)
     assert report.dropped == 12
-    assert report.kept == {retention.QUANTILE: 12, retention.UNEXPOSED: 2}
+    assert report.kept == {retention.SINGLE: 12, retention.UNEXPOSED: 2}
     assert (await lab.analyze("q", "fixed")).metrics == before.metrics
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ibis
 import pyarrow.dataset as ds
 import pytest
 from sqlalchemy import Table, select
 
 import promptab
-from promptab import Lab, PromptExperiment, PromptVariant, PromptVersion
+from promptab import Lab, PromptExperiment, PromptVariant, PromptVersion, retention
+from promptab.integrations import warehouse
 from promptab.stores.base import Transaction
 from promptab.stores.schema import arms, exposures, metadata, moments, unit_metric_totals, unit_totals
 from promptab.stores.totals_schema import (
@@ -72,7 +74,7 @@ def twin_urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[
                 databases.drop(url)
 
 
-async def lived(url: str, *, shadow: bool) -> World:
+async def lived(url: str, *, shadow: bool, plan: dict[str, Any] = PLAN) -> World:
     """Live through the same days, with a shadow whose numbers would spoil every total or without it."""
     clock, chance = SettableClock(), random.Random(6)
     lab = await promptab.open(url, clock=clock).__aenter__()
@@ -95,7 +97,7 @@ async def lived(url: str, *, shadow: bool) -> World:
     variants = [PromptVariant("1.0.0"), PromptVariant("1.1.0")]
     beside = [PromptVariant("2.0.0", key="candidate", shadow=0.5)] if shadow else []
     experiment = await lab.experiments.create_experiment(
-        "reply", "system", [*variants, *beside], plan=PLAN, salt="s"
+        "reply", "system", [*variants, *beside], plan=plan, salt="s"
     )
     for _ in range(2):
         for user in users:
@@ -178,15 +180,17 @@ async def totals(world: World) -> dict[str, list[Any]]:
 
 
 async def test_a_lab_with_a_shadow_says_of_what_was_served_what_its_twin_without_one_says(
-    twin_urls: tuple[str, str], tmp_path: Path
+    twin_urls: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # few events are enough for a reader to fold them
+    monkeypatch.setattr(retention, "TAIL_EVENTS", 1)
     with_shadow = await lived(twin_urls[0], shadow=True)
     without = await lived(twin_urls[1], shadow=False)
     async with with_shadow.lab as lab, without.lab as twin:
         assert await asked(with_shadow) == await asked(without)
         kept = await totals(with_shadow)
         assert kept == await totals(without)
-        assert all(kept[table.name] for table in TOTALS), "every table has something to be spoilt"
+        assert [name for name, rows in kept.items() if not rows] == [], "every table can be spoilt"
         assert {"only", "said"}.isdisjoint("".join(map(str, kept.values())).replace("'", " ").split())
 
         (run,) = (await lab.shadow_report("reply")).shadows
@@ -211,17 +215,56 @@ def exported(folder: Path, kind: str) -> list[dict[str, Any]]:
     return sorted((row for row in rows if row["kind"] == kind), key=lambda row: int(row["sequence"]))
 
 
-async def test_what_a_shadow_left_is_pruned_and_reset_with_the_rest() -> None:
+async def runs_and_calls(lab: Lab) -> tuple[int, int]:
+    (shadow,) = (await lab.shadow_report("reply")).shadows
+    return shadow.runs, sum(comparison.calls for comparison in shadow.comparisons)
+
+
+async def test_what_a_shadow_left_is_reset_with_all_events_and_not_with_those_of_a_version() -> None:
     world = await lived("sqlite:///:memory:", shadow=True)
     async with world.lab as lab:
-        runs = (await lab.shadow_report("reply")).shadows[0].runs
-        whole = await lab.metrics.get_summary()
-        assert runs > 0
+        found = await runs_and_calls(lab)
+        assert found[0] == found[1] > 0
         assert await lab.metrics.reset_metrics(world.versions[2].version_id) > 0
-        assert (await lab.shadow_report("reply")).shadows[0].runs == runs
+        assert await runs_and_calls(lab) == found
         await lab.metrics.reset_metrics()
-        assert (await lab.shadow_report("reply")).shadows[0].runs == 0
-        assert whole.metrics.total_events > 0
+        assert await runs_and_calls(lab) == (0, 0)
+
+
+async def test_a_pruning_keeps_what_a_shadow_is_compared_by_until_the_experiment_has_ended() -> None:
+    world = await lived("sqlite:///:memory:", shadow=True, plan={})
+    async with world.lab as lab:
+        found = await runs_and_calls(lab)
+        await lab.metrics.record_event(None)
+        now = (await lab.shadow_report("reply")).at
+        report = await lab.metrics.prune_events(now)
+        assert report.dropped > 0, "what was before the experiment"
+        assert await runs_and_calls(lab) == found
+        await lab.experiments.stop("reply")
+        await lab.metrics.prune_events(now)
+        assert (await runs_and_calls(lab))[0] == 0
+
+
+@pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+async def test_a_warehouse_that_was_given_everything_says_what_the_store_says(tmp_path: Path) -> None:
+    world = await lived("sqlite:///:memory:", shadow=True, plan={"minimum_units": 10})
+    async with world.lab as lab:
+        await lab.metrics.export_events(tmp_path)
+        expected = await lab.analyze("reply", "fixed")
+    read = ibis.duckdb.connect().read_parquet
+    found = warehouse.analyze(
+        world.experiment,
+        method="fixed",
+        exposures=read(str(tmp_path / "exposures" / "*" / "*.parquet"), hive_partitioning=False),
+        outcomes=read(str(tmp_path / "events" / "*" / "*.parquet"), hive_partitioning=False),
+        aliases=read(str(tmp_path / "aliases.parquet")),
+    )
+    assert found.units == expected.units
+    assert found.metrics.keys() == expected.metrics.keys()
+    for name, metric in expected.metrics.items():
+        for key, estimate in metric.estimates.items():
+            assert found.metrics[name].estimates[key].value == pytest.approx(estimate.value)
+            assert found.metrics[name].estimates[key].events == estimate.events
 
 
 async def test_events_of_shadows_can_be_taken_over_into_another_lab(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ Of each call of a model, under the labels `experiment` (its name), `variant`, `v
 | `llm_tokens_total` | by `kind`: `input` (not from a cache), `cached_input`, `output` |
 | `user_feedback_total` | ratings by `sentiment`: `positive` from 4, `negative` up to 2, `neutral` between |
 
-What was cancelled, or never sent because the prompt did not render, is no request here.
+What was cancelled, or never sent because the prompt did not render, is no request here. Runs in the shadow, which
+nobody was served, are in none of these but in `shadow_request_latency_seconds` and so on, the same six under the
+same labels.
 
 Of what `track_rag_retrieval` tells, under `agent`, `experiment`, `variant`, `version`:
 `rag_retrievals_total`, and the histograms `rag_similarity_score` (one observation for each document) and
@@ -27,9 +29,9 @@ Of `track_cache_operation`, under `operation`, `cache_type`, `experiment`, `vari
 `cache_operations_total` by `result` (`hit`, `miss`, or empty), and the histogram
 `cache_operation_latency_seconds`.
 
-Each of these three groups keeps at most `most_label_sets` sets of labels, 500 by default. What comes after
-that many is counted all the same, with `other` in each of them (`kind`, `sentiment` and `result` stay), and
-one warning says so. A set of a call is at most 34 lines of the exposition, so at most 17,034 are of calls.
+Each of these groups keeps at most `most_label_sets` sets of labels, 500 by default. What comes after that many is
+counted all the same, with `other` in each of them (`kind`, `sentiment` and `result` stay), and one warning says so. A
+set of a call is at most 34 lines of the exposition, so at most 17,034 are of calls; of runs in the shadow as many more.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, case, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from promptab.stores.queries.shadows import of_shadow
 from promptab.stores.schema import aliases, events, experiments, exposures, rollups
 from promptab.stores.totals_schema import prunings, total_watermarks
 
@@ -18,7 +19,7 @@ EVENTS_PER_STEP = 50_000
 
 DROPPED = "dropped"
 NOT_ADDED = "not added up yet"
-QUANTILE = "of an experiment with a quantile, which needs every event"
+SINGLE = "of an experiment with a quantile or a shadow, which needs every event"
 UNEXPOSED = "of a unit that was not exposed to its experiment before then"
 NEWEST = "the newest event, which carries the numbering"
 
@@ -148,7 +149,8 @@ def _fate(before: datetime, needing: Collection[str]) -> ColumnElement[Any]:
     return case(
         (events.c.sequence == newest, NEWEST),
         (~added, NOT_ADDED),
-        (and_(in_experiment, events.c.experiment_id.in_(sorted(needing))), QUANTILE),
+        (and_(in_experiment, events.c.experiment_id.in_(sorted(needing))), SINGLE),
+        (and_(events.c.kind == "shadow", of_shadow("experiment_id").in_(sorted(needing))), SINGLE),
         (and_(in_experiment, ~exposed), UNEXPOSED),
         else_=DROPPED,
     )

@@ -1,0 +1,130 @@
+"""Events of shadows: stored as they are, found by nobody who adds up what was served, and totalled by unit."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from promptab import MetricEvent, PromptVariant, Tokens
+from promptab.analysis.shadow_totals import ShadowTotals, UnitUse
+from promptab.shadow_place import ShadowPlace
+from promptab.stores.base import Store, Transaction
+from tests.contract.records import NOON, an_epoch, an_event, an_experiment, new_id
+
+EXPERIMENT = an_experiment(shadows=(PromptVariant(key="c", config={}, shadow=0.5),))
+OTHER = an_experiment("other")
+VERSION = new_id()
+
+
+@pytest.fixture
+async def begun(store: Store) -> Store:
+    async def work(tx: Transaction) -> None:
+        for experiment in (EXPERIMENT, OTHER):
+            await tx.experiments.insert(experiment)
+            await tx.experiments.add_epoch(an_epoch(experiment))
+
+    await store.write(work)
+    return store
+
+
+def a_run(unit: str, *, of: str | None = None, feedback_on: str | None = None, **fields: Any) -> MetricEvent:
+    place = ShadowPlace(of or EXPERIMENT.experiment_id, "c", unit, VERSION, feedback_on)
+    metadata = {**fields.pop("metadata", {}), **place.metadata()}
+    return an_event(None, kind="shadow", metadata=metadata, **fields)
+
+
+def a_served(unit: str, variant: str = "a", **fields: Any) -> MetricEvent:
+    return an_event(VERSION, experiment_id=EXPERIMENT.experiment_id, variant=variant, user_id=unit, **fields)
+
+
+async def totals(store: Store, *moments: datetime) -> ShadowTotals:
+    async def work(tx: Transaction) -> ShadowTotals:
+        return await tx.shadows.totals(EXPERIMENT, moments)
+
+    return await store.read(work)
+
+
+def told(rows: list[UnitUse], measure: str) -> list[tuple[Any, ...]]:
+    return sorted(
+        (row.unit, row.variant, row.stretch, row.use.calls, *row.use.totals[measure]) for row in rows
+    )
+
+
+async def test_a_run_comes_back_as_it_was_recorded_and_belongs_to_no_version(begun: Store) -> None:
+    run = a_run("ünit\u2028 'x'", success=True, tokens=Tokens(input=3, total=7), metadata={"ü": [1, None]})
+    assert await begun.record(run) == run
+    assert await begun.record(run) == run
+
+    async def look(tx: Transaction) -> tuple[MetricEvent | None, list[MetricEvent], list[Any], int]:
+        return (
+            await tx.events.by_id(run.event_id),
+            await tx.events.listing(VERSION),
+            await tx.exposures.listing(EXPERIMENT.experiment_id),
+            await tx.events.count(),
+        )
+
+    assert await begun.read(look) == (run, [], [], 1)
+
+
+async def test_runs_and_what_their_units_were_served_are_added_up_by_unit(begun: Store) -> None:
+    ran = a_run("u1", success=False, response_time=2.0, metadata={"call": {"failure": "timeout"}})
+    for event in (
+        ran,
+        a_run("u1", success=True, response_time=3.0, cost=0.5),
+        a_run("u2", success=False),
+        a_run("u1", feedback_on=ran.event_id, user_rating=4.0),
+        a_run("u9", of=OTHER.experiment_id, success=True),
+        a_served("u1", success=True, response_time=1.0),
+        a_served("u1", success=None, kind="outcome", user_rating=5.0),
+        a_served("u2", "b", success=True),
+        a_served("u3", success=True),
+        an_event(VERSION, experiment_id=EXPERIMENT.experiment_id, user_id="u1", success=True),
+        an_event(VERSION, user_id="u1", success=True),
+    ):
+        await begun.record(event)
+    # the unit was shown a: an event of b is flagged, and left out of comparisons
+    assert (await begun.record(a_served("u1", "b", success=True))).flagged
+    found = await totals(begun)
+    assert told([*found.runs], "success_rate") == [("u1", "c", 0, 2, 2.0, 1.0), ("u2", "c", 0, 1, 1.0, 0.0)]
+    assert told([*found.runs], "response_time") == [("u1", "c", 0, 2, 2.0, 5.0), ("u2", "c", 0, 1, 0.0, 0.0)]
+    assert told([*found.runs], "rating")[0] == ("u1", "c", 0, 2, 1.0, 4.0)
+    assert told([*found.served], "success_rate") == [("u1", "a", 0, 1, 1.0, 1.0), ("u2", "b", 0, 1, 1.0, 1.0)]
+    assert told([*found.served], "rating")[0] == ("u1", "a", 0, 1, 1.0, 5.0)
+    assert found.failures == {"c": {"": 1, "timeout": 1}}
+
+
+async def test_totals_are_apart_before_and_after_each_moment(begun: Store) -> None:
+    for hour in range(4):
+        at = NOON + timedelta(hours=hour)
+        await begun.record(a_run("u1", success=True, timestamp=at))
+        await begun.record(a_served("u1", success=True, timestamp=at))
+    found = await totals(begun, NOON + timedelta(hours=1), NOON + timedelta(hours=3))
+    assert told([*found.runs], "success_rate") == [("u1", "c", k, n, n, n) for k, n in enumerate((1, 2, 1))]
+    assert [row[2:4] for row in told([*found.served], "success_rate")] == [(0, 1), (1, 2), (2, 1)]
+
+
+async def test_sums_of_large_whole_numbers_do_not_overflow(begun: Store) -> None:
+    for _ in range(3):
+        await begun.record(a_run("u1", tokens=Tokens(total=2**62)))
+    ((*_, n, total),) = told([*(await totals(begun)).runs], "tokens")
+    assert (n, total) == (3.0, 3 * 2.0**62)
+
+
+async def test_costs_of_shadows_stand_apart(begun: Store) -> None:
+    for cost in (0.5, 0.25, None):
+        await begun.record(a_run("u1", cost=cost, tokens=Tokens(input=1, output=2)))
+    await begun.record(a_run("u1", feedback_on=new_id(), user_rating=4.0))
+    await begun.record(a_served("u1", cost=8.0))
+
+    async def look(tx: Transaction) -> list[Any]:
+        return [
+            [
+                (row.key, row.calls, row.cost, row.unknown)
+                for row in await tx.costs.by("variant", in_shadow=beside)
+            ]
+            for beside in (True, False)
+        ]
+
+    assert await begun.read(look) == [[(("tone", "c"), 3, 0.75, 1)], [(("tone", "a"), 1, 8.0, 0)]]
