@@ -8,9 +8,11 @@ from functools import partial
 from typing import NamedTuple
 
 from tests.calibration.dealing import BROKEN, DEALINGS, alarms
+from tests.calibration.detections import Detection, detected, falls
 from tests.calibration.experiments import Setting, Visits, simulate
 from tests.calibration.outcomes import BASE, METRICS, Population
 from tests.calibration.quantiles import simulate_quantile
+from tests.calibration.rollouts import KINDS, rollouts, watched
 from tests.calibration.rules import beliefs, guardrails, histories
 from tests.calibration.schedule import ramped, steady
 from tests.calibration.small_samples import SCORES, bets, few_units
@@ -79,7 +81,7 @@ class Few(NamedTuple):
 Key = tuple[str, object]
 """Section and row."""
 
-Result = Tally | Pair
+Result = Tally | Pair | Detection
 Found = Mapping[Key, Result]
 Job = Callable[[], Result]
 
@@ -148,6 +150,18 @@ def jobs(runs: Runs) -> dict[Key, Job]:
         todo["dealing", label] = partial(
             alarms, dealing, per_day=DEALT_PER_DAY, runs=runs.dealt, seed=seed("dealing", label)
         )
+    return todo | acting(runs)
+
+
+def acting(runs: Runs) -> dict[Key, Job]:
+    """Return the part of `jobs` in which decisions act."""
+    todo: dict[Key, Job] = {}
+    for kind in KINDS:
+        todo["rollouts", kind] = partial(
+            rollouts, kind, watched(kind.situation), runs=runs.null, seed=seed("rollouts", kind)
+        )
+    for fall in falls():
+        todo["detections", fall] = partial(detected, fall, runs=runs.null, seed=seed("detections", fall))
     return todo
 
 
@@ -212,6 +226,12 @@ def seed(*of: object) -> int:
 def pair_of(found: Found, section: str, row: object) -> Pair:
     one = found[section, row]
     assert isinstance(one, Pair)
+    return one
+
+
+def detection_of(found: Found, section: str, row: object) -> Detection:
+    one = found[section, row]
+    assert isinstance(one, Detection)
     return one
 
 

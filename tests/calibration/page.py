@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.calibration import experiment_tables, prose, rule_tables
+from tests.calibration import experiment_tables, prose, rollout_tables, rule_tables
 from tests.calibration.cells import Found, Runs
 from tests.calibration.checks import FIXED_TOLERANCE, Check, Promise, chance_of_as_many_outside
 from tests.calibration.markdown import Section, table
@@ -21,6 +21,8 @@ TABLES = (
     rule_tables.histories,
     rule_tables.few,
     rule_tables.beliefs,
+    rollout_tables.rollouts,
+    rollout_tables.detections,
 )
 
 

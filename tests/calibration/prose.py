@@ -99,3 +99,35 @@ or a worse variant where both are the same, with 5 events per unit and a correla
 of the analysis: choosing the variant is expected to cost at most 0.5 % of the control's value, and choosing the control
 more. A choice between equals costs nothing, so the rule is not concerned; whoever wants to know whether there is a
 difference should be."""
+
+ROLLOUTS_TITLE = "Wrong rollbacks and wrong promotions"
+ROLLOUTS = """\
+Streams of 20,000 units at 50/50 under a policy, looked at after every 5 units (4,000 looks) and after every 50 (400),
+until `decide` rolls back or promotes; both alphas are 5 %, and that of the guardrails is shared among them. Units have
+one event, or a geometric number with mean 10 and a correlation of 0.3 within a unit. Rates of one event a unit are read
+by exact e-processes, scores of fewer than 100 units by betting, everything else by asymptotic confidence sequences.
+Successes 90 %, refusals 5 %, response times of 1.2 s and costs of $ 0.004 per success (lognormal), relevance 0.7 of 1,
+ratings 3.8 of 5. Every rollback and promotion that is counted was decided by `analyze` and `decide`; at which looks to
+ask them is worked out by arrays, and a test holds both together at every look. "z test" is the careless way: any
+guardrail alarms by a one-sided z test at 5 %, after every 5 units from 30 units an arm on."""
+SITUATIONS = {
+    "no effect": """\
+Both arms are alike, and bounds are what they come to: every guardrail is only just kept, and every rollback and every
+promotion is wrong.""",
+    "at the margin": """\
+The treatment is worse than the control by exactly as much as each guardrail allows, so a rollback is wrong; and not
+better than that by anything, so a promotion is wrong too, although the rating, which decides, is really better: it has
+to be held back by the guardrails.""",
+}
+
+DETECTIONS_TITLE = "How soon a fall is seen"
+DETECTIONS = """\
+A success rate that has fallen from 90 % at one event per unit, looked at after every 5 exposed units, alpha 5 %, in
+streams of at most 20,000 units: behind an absolute bound of 90 %, where only treated units are watched, and beside a
+concurrent control at 90 % (`success_rate >= control`) with the share r of the units treated. Counted are treated units
+exposed before the rollback, over all streams: the median and the 90th percentile, and in brackets how many times the
+information bound that is. That bound, what no rule of this alpha is below on average, is log(1/alpha)/KL(p1, p0) behind
+a bound p0; and r log(1/alpha)/J with J = r KL(pT, p) + (1 - r) KL(pC, p) and p = r pT + (1 - r) pC beside a control.
+Aimed at are medians of at most {bounded:g} times the first and {beside:g} times the second{missed}. "Seed 003" is the
+rule of that document on the same streams: roll back when the mean of more than 100 events is under 0.8. In the last row
+the bound is 0.8, which a rate of 82 % keeps."""
