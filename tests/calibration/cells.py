@@ -11,8 +11,9 @@ from tests.calibration.dealing import BROKEN, DEALINGS, alarms
 from tests.calibration.detections import Detection, detected, falls
 from tests.calibration.experiments import Setting, Visits, simulate
 from tests.calibration.outcomes import BASE, METRICS, Population
+from tests.calibration.quantile_rollouts import quantile_rollouts
 from tests.calibration.quantiles import simulate_quantile
-from tests.calibration.rollouts import KINDS, rollouts, watched
+from tests.calibration.rollouts import EVENTS_OF_UNITS, KINDS, rollouts, watched
 from tests.calibration.rules import beliefs, guardrails, histories
 from tests.calibration.schedule import ramped, steady
 from tests.calibration.small_samples import SCORES, bets, few_units
@@ -159,6 +160,10 @@ def acting(runs: Runs) -> dict[Key, Job]:
     for kind in KINDS:
         todo["rollouts", kind] = partial(
             rollouts, kind, watched(kind.situation), runs=runs.null, seed=seed("rollouts", kind)
+        )
+    for events in EVENTS_OF_UNITS:
+        todo["quantile rollouts", events] = partial(
+            quantile_rollouts, events, runs=runs.null, seed=seed("quantile rollouts", events)
         )
     for fall in falls():
         todo["detections", fall] = partial(detected, fall, runs=runs.null, seed=seed("detections", fall))

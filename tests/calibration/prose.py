@@ -120,6 +120,12 @@ better than that by anything, so a promotion is wrong too, although the rating, 
 to be held back by the guardrails.""",
 }
 
+QUANTILE_ROLLOUTS = """\
+Both arms are alike, with a 95th percentile of response times of 3 s; the mean response time decides. A percentile is
+sorted for, so these are streams of 5,000 units, looked at after every 5 units up to 1,000 and after every 50 from there
+on; a look is left out where its standard error would have to be less than 0.4 times the true one for anything to be
+shown. "z test" knows the true standard error."""
+
 DETECTIONS_TITLE = "How soon a fall is seen"
 DETECTIONS = """\
 A success rate that has fallen from 90 % at one event per unit, looked at after every 5 exposed units, alpha 5 %, in

@@ -9,7 +9,8 @@ from tests.calibration.cells import Found, detection_of, tally_of
 from tests.calibration.checks import FALSE_ALARM, WRONG, Check, check
 from tests.calibration.detections import Delay, Fall, falls
 from tests.calibration.markdown import Section, marked, percent, table
-from tests.calibration.rollouts import EVERY, Rollouts, Situation, watched
+from tests.calibration.quantile_rollouts import BEHIND_BOUND, BESIDE_CONTROL
+from tests.calibration.rollouts import EVENTS_OF_UNITS, EVERY, Rollouts, Situation, watched
 from tests.calibration.tally import Tally
 
 AIMED_BOUNDED, AIMED_BESIDE = 1.6, 1.7
@@ -22,6 +23,9 @@ def rollouts(found: Found) -> Section:
         text, of_rows = _rollouts(found, situation)
         texts.append(f"### {situation.capitalize()}\n\n{prose.SITUATIONS[situation]}\n\n{text}")
         checks += of_rows
+    text, of_rows = _quantile_rollouts(found)
+    texts.append(f"### 95th percentile\n\n{prose.QUANTILE_ROLLOUTS}\n\n{text}")
+    checks += of_rows
     return Section(prose.ROLLOUTS_TITLE, "\n\n".join(texts), checks)
 
 
@@ -29,7 +33,7 @@ def _rollouts(found: Found, situation: Situation) -> tuple[str, list[Check]]:
     lines: list[list[str]] = []
     checks: list[Check] = []
     for one in watched(situation):
-        for events in (1, 10):
+        for events in EVENTS_OF_UNITS:
             tally = tally_of(found, "rollouts", Rollouts(situation, events))
             line = [", ".join(f"`{guardrail}`" for guardrail in one.guardrails), one.primary, str(events)]
             for action in ("rollback", "promote"):
@@ -47,6 +51,23 @@ def _rollouts(found: Found, situation: Situation) -> tuple[str, list[Check]]:
         *(f"wrong {done}, every {every}" for done in ("rollbacks", "promotions") for every in EVERY),
         "z test",
     ]
+    return table(headings, lines), checks
+
+
+def _quantile_rollouts(found: Found) -> tuple[str, list[Check]]:
+    lines: list[list[str]] = []
+    checks: list[Check] = []
+    for one in (BEHIND_BOUND, BESIDE_CONTROL):
+        for events in EVENTS_OF_UNITS:
+            tally = tally_of(found, "quantile rollouts", events)
+            line = [f"`{one.guardrails[0]}`", str(events)]
+            for action in ("rollback", "promote"):
+                name = f"{one.label}: {action}"
+                told = percent(tally.share(name))
+                checks.append(check(WRONG, tally, name, where=f"{name}, {events} events", told=told))
+                line.append(marked(told, checks[-1]))
+            lines.append([*line, percent(tally.share(f"{one.label}: careless"))])
+    headings = ["guardrail", "events", "wrong rollbacks", "wrong promotions", "z test"]
     return table(headings, lines), checks
 
 

@@ -51,7 +51,8 @@ class Rollouts(NamedTuple):
     """Per unit: 1, or the mean of a geometric count."""
 
 
-KINDS = tuple(Rollouts(situation, events) for situation in get_args(Situation) for events in (1, 10))
+EVENTS_OF_UNITS = (1, 10)
+KINDS = tuple(Rollouts(situation, events) for situation in get_args(Situation) for events in EVENTS_OF_UNITS)
 
 CONTROLS: Mapping[Situation, Mapping[str, float]] = {
     "no effect": LEVELS,

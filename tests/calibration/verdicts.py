@@ -29,8 +29,8 @@ from tests.calibration.tally import ALPHA
 _ROUNDING = 1e-9
 CONTROL, TREATMENT = 0, 1
 
-_CARELESS_Z = 1.6448536269514722
-_CARELESS_UNITS = 30
+CARELESS_Z = 1.6448536269514722
+CARELESS_UNITS = 30
 
 
 class Claim(NamedTuple):
@@ -86,8 +86,8 @@ class Watch:
             claim = self._against_bound(guardrail, _worse_side(guardrail, definition))
         else:
             claim = self._against_control(guardrail, definition)
-        enough = self.stream.sums[definition.name].units.min(axis=0) >= _CARELESS_UNITS
-        found: Bools = enough & (claim.z >= _CARELESS_Z)
+        enough = self.stream.sums[definition.name].units.min(axis=0) >= CARELESS_UNITS
+        found: Bools = enough & (claim.z >= CARELESS_Z)
         return found
 
     def _definition(self, guardrail: Guardrail) -> MetricDefinition:
