@@ -8,6 +8,7 @@ from .choice import Choice
 from .completing import Completion
 from .decisions.deciding import decide, redecide
 from .decisions.decision import Decision, DecisionState
+from .decisions.stored import StoredDecision
 from .diff import VersionDiff
 from .errors import (
     ConflictError,
@@ -49,6 +50,7 @@ from .models import (
 from .plan import AnalysisPlan
 from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats
+from .rollout import Rollout
 from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
 from .trying import CaseReport
@@ -107,10 +109,12 @@ __all__ = [
     "QueueStats",
     "RampStep",
     "ReplayResult",
+    "Rollout",
     "StateError",
     "StoreError",
     "StoreUnavailableError",
     "StoreVersionError",
+    "StoredDecision",
     "TemplateError",
     "TemplateLimitError",
     "Tokens",

@@ -16,6 +16,7 @@ from promptab.gathering import Gathered, Question, gather
 from promptab.managed import Managed
 from promptab.measures import canonical_metric
 from promptab.models import PromptExperiment
+from promptab.policy import Policy
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store, Transaction
 from promptab.totalling import add_up, asks_for_the_past, fold_all
@@ -43,15 +44,17 @@ class Analysing(Managed):
         *,
         series: Period | None = None,
         confidence: float | None = None,
+        policy: Policy | None = None,
     ) -> AnalysisResult:
         """Say what an experiment shows, metric by metric, and which variant wins or why none does.
 
         `method`: `sequential` holds at every look; `fixed` is right for one look at a planned moment;
         `bayesian` gives probabilities and expected losses. `metrics` are names or definitions beside the
         primary one (default: the plan's and every measure that was recorded); `segments` are attributes that
-        were given when units were assigned; `since` leaves out units first exposed before it. `series` adds
-        what the primary metric looked like at the end of each hour or day. `confidence` is the plan's, 0.95
-        unless declared.
+        were given when units were assigned; `since` leaves out units first exposed before it, by default before
+        the experiment had its policy. `series` adds what the primary metric looked like at the end of each hour
+        or day. `confidence` is the plan's, 0.95 unless declared. `policy` is the one whose guardrails are read,
+        by default the experiment's; another is read as if the experiment had been started with it.
 
         Raises `NotFoundError` (also for a metric that is nowhere declared or recorded), `StateError` where several
         experiments have that name, and
@@ -72,16 +75,23 @@ class Analysing(Managed):
             await add_up(store, "units")
         now = self._clock()
 
-        question = Question(wanted, attributes, start, None if series is None else _SECONDS[series])
+        read, acted_on = _with_policy(found, policy)
+        question = Question(
+            wanted,
+            attributes,
+            start or found.policy_since,
+            None if series is None else _SECONDS[series],
+            acted_on,
+        )
 
         async def work(tx: Transaction) -> Gathered:
-            return await gather(tx, found, question, now=now)
+            return await gather(tx, read, question, now=now)
 
         gathered = await store.read(work)
         if gathered.quantiles:
             await self._keep(store, found.experiment_id, gathered)
         # off the loop: the first analysis imports scipy, and permutations take a while
-        return await asyncio.to_thread(_analyzed, gathered.evidence, method, level)
+        return await asyncio.to_thread(_analyzed, gathered.evidence, method, level, acted_on)
 
     async def compare(self, experiment: str, *, confidence: float = 0.95) -> AnalysisResult:
         """Analyse at a fixed horizon: right for one look, at a moment planned before the start."""
@@ -149,7 +159,21 @@ def _histograms(values: EventValues) -> tuple[Histogram, ...]:
     )
 
 
-def _analyzed(evidence: Evidence, method: Method, confidence: float | None) -> AnalysisResult:
+def _with_policy(
+    experiment: PromptExperiment, policy: Policy | None
+) -> tuple[PromptExperiment, Policy | None]:
+    """Return the experiment as it is analysed, and the policy whose guardrails are read."""
+    if policy is None or policy == experiment.policy:
+        # before the start the plan does not have yet what the policy says
+        return experiment, None if experiment.started_at is None else experiment.policy
+    declared = experiment.declared_plan or experiment.plan
+    settled = policy.planned(declared, primary_metric=experiment.primary_metric)
+    return experiment.model_copy(update={"plan": settled}), policy
+
+
+def _analyzed(
+    evidence: Evidence, method: Method, confidence: float | None, policy: Policy | None
+) -> AnalysisResult:
     from promptab.analysis.analyzing import analyze  # noqa: PLC0415 - brings scipy, which only an analysis needs
 
-    return analyze(evidence, method, confidence=confidence)
+    return analyze(evidence, method, confidence=confidence, policy=policy)

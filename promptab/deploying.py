@@ -8,19 +8,12 @@ from enum import Enum
 from typing import Any, Final, Literal, cast
 
 from promptab.case_keeping import CaseKeeping
-from promptab.checks import check_json_object, check_label, check_text, check_time, known_id, required_id
+from promptab.checks import check_json_object, check_label, check_text, check_time, known_id
 from promptab.content import check_prompt
-from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
-from promptab.lifecycle import check_version_transition, deployed_at, rollback_candidates
-from promptab.models import (
-    ENVIRONMENTS,
-    Deployment,
-    Environment,
-    ExperimentStatus,
-    PromptType,
-    PromptVersion,
-    VersionStatus,
-)
+from promptab.errors import ConflictError, InvalidInputError, StateError
+from promptab.lifecycle import deployed_at
+from promptab.models import ENVIRONMENTS, Deployment, Environment, PromptVersion
+from promptab.pointing import Occasion, existing_version, point, roll_back, rollback_target
 from promptab.stores.base import Transaction
 
 
@@ -67,18 +60,18 @@ class Deploying(CaseKeeping):
         store = await self._store()
 
         async def look(tx: Transaction) -> str | None:
-            version = await self._existing(tx, version_id)
+            version = await existing_version(tx, version_id)
             return await tx.deployments.pointer(version.prompt_type, version.name, where)
 
         seen = await store.read(look)
 
         async def work(tx: Transaction) -> Deployment:
-            version = await self._existing(tx, version_id)
+            version = await existing_version(tx, version_id)
             live_id = await tx.deployments.pointer(version.prompt_type, version.name, where)
-            live = None if live_id is None else await self._existing(tx, live_id)
+            live = None if live_id is None else await existing_version(tx, live_id)
             if live_id == version.version_id:
                 history = await tx.deployments.history(version.prompt_type, version.name, where)
-                return history[-1]
+                return next(move for move in reversed(history) if move.action != "keep")
             if not _is_expected(live, seen if wanted is UNSET else wanted):
                 raise ConflictError(
                     f"{where} of {version.prompt_type}/{version.name} is now {_shown(live)}: somebody else moved it; "
@@ -87,7 +80,7 @@ class Deploying(CaseKeeping):
             shown = proof
             if gate:
                 shown = {**(proof or {}), "gate": await self._pass_gate(tx, version, live)}
-            return await self._point(tx, version, where, reason=text, actor=who, evidence=shown)
+            return await point(tx, version, where, Occasion(self._clock(), who, text, shown))
 
         return await store.write(work)
 
@@ -116,7 +109,7 @@ class Deploying(CaseKeeping):
         kind, name = check_prompt(name, prompt_type)
         where = check_environment(environment)
         text, who = check_text("reason", reason), _check_actor(actor)
-        given = {} if evidence is None else check_json_object("evidence", evidence)
+        proof = None if evidence is None else check_json_object("evidence", evidence)
         wanted = check_expected(expected)
         store = await self._store()
 
@@ -126,9 +119,8 @@ class Deploying(CaseKeeping):
         seen = await store.read(look)
 
         async def work(tx: Transaction) -> Deployment | None:
-            proof = dict(given)
             live_id = await tx.deployments.pointer(kind, name, where)
-            left = None if live_id is None else await self._existing(tx, live_id)
+            left = None if live_id is None else await existing_version(tx, live_id)
             if wanted is not UNSET and not _is_expected(left, wanted):
                 return None
             if wanted is UNSET and live_id != seen:
@@ -136,30 +128,13 @@ class Deploying(CaseKeeping):
                     f"{where} of {kind}/{name} is now {_shown(left)}: somebody else moved it; "
                     "look at its deployments and roll back again if it is still wrong"
                 )
-            target = await _rollback_target(tx, kind, name, where)
+            target = await rollback_target(tx, kind, name, where)
             if target is None:
                 raise StateError(
                     f"{where} of {kind}/{name} is {_shown(left)} and nothing that was live before can be gone back to; "
                     "promote the version that should be live"
                 )
-            if where == "production":
-                await tx.versions.set_status(target.version_id, VersionStatus.ACTIVE)
-            if left is not None and where == "production":
-                await tx.versions.set_status(left.version_id, VersionStatus.DEPRECATED)
-                if paused := await _pause_experiments(tx, left):
-                    proof["paused_experiments"] = paused
-            return await tx.deployments.move(
-                _move(
-                    target,
-                    left,
-                    where,
-                    action="rollback",
-                    at=self._clock(),
-                    actor=who,
-                    reason=text,
-                    evidence=proof or None,
-                )
-            )
+            return await roll_back(tx, target, left, where, Occasion(self._clock(), who, text, proof))
 
         return await store.write(work)
 
@@ -192,69 +167,6 @@ class Deploying(CaseKeeping):
 
         return await (await self._store()).read(work)
 
-    async def _existing(self, tx: Transaction, version_id: str) -> PromptVersion:
-        known = required_id("version", version_id)
-        version = await tx.versions.by_id(known)
-        if version is None:
-            raise NotFoundError("version", known)
-        return version
-
-    async def _point(
-        self,
-        tx: Transaction,
-        version: PromptVersion,
-        environment: str,
-        *,
-        reason: str,
-        actor: str | None,
-        evidence: Mapping[str, Any] | None = None,
-    ) -> Deployment:
-        """Move the environment to the version inside an open write."""
-        where = check_environment(environment)
-        if version.status == VersionStatus.ARCHIVED:
-            raise StateError(
-                f"{version.label} is archived and cannot be promoted; set its status to active first"
-            )
-        live_id = await tx.deployments.pointer(version.prompt_type, version.name, where)
-        live = None if live_id is None else await self._existing(tx, live_id)
-        if where == "production":
-            check_version_transition(version, VersionStatus.PRODUCTION)
-            # the status beside the pointer is what remains when the pointer has moved on
-            await tx.versions.set_status(version.version_id, VersionStatus.ACTIVE)
-        return await tx.deployments.move(
-            _move(
-                version,
-                live,
-                where,
-                action="promote",
-                at=self._clock(),
-                actor=actor,
-                reason=reason,
-                evidence=evidence,
-            )
-        )
-
-    async def _withdraw(
-        self, tx: Transaction, version: PromptVersion, environment: str, *, reason: str, actor: str | None
-    ) -> Deployment:
-        """Leave the environment without a version inside an open write."""
-        return await tx.deployments.move(
-            Deployment(
-                sequence=0,
-                name=version.name,
-                prompt_type=version.prompt_type,
-                environment=check_environment(environment),
-                action="withdraw",
-                version_id=None,
-                version=None,
-                previous_version_id=version.version_id,
-                previous_version=version.version,
-                at=self._clock(),
-                actor=actor,
-                reason=reason,
-            )
-        )
-
 
 def check_environment(environment: str) -> Environment:
     if environment not in ENVIRONMENTS:
@@ -284,52 +196,3 @@ def _is_expected(live: PromptVersion | None, expected: str | None) -> bool:
 
 def _shown(version: PromptVersion | None) -> str:
     return "empty" if version is None else version.version
-
-
-def _move(
-    version: PromptVersion,
-    left: PromptVersion | None,
-    environment: Environment,
-    *,
-    action: Literal["promote", "rollback"],
-    at: datetime,
-    actor: str | None,
-    reason: str,
-    evidence: Mapping[str, Any] | None,
-) -> Deployment:
-    return Deployment(
-        sequence=0,
-        name=version.name,
-        prompt_type=version.prompt_type,
-        environment=environment,
-        action=action,
-        version_id=version.version_id,
-        version=version.version,
-        previous_version_id=None if left is None else left.version_id,
-        previous_version=None if left is None else left.version,
-        at=at,
-        actor=actor,
-        reason=reason,
-        evidence=evidence,
-    )
-
-
-async def _rollback_target(
-    tx: Transaction, kind: PromptType, name: str, environment: Environment
-) -> PromptVersion | None:
-    for former in rollback_candidates(await tx.deployments.history(kind, name, environment)):
-        version = await tx.versions.by_id(former.version_id)
-        if version is not None and version.status != VersionStatus.ARCHIVED:
-            return version
-    return None
-
-
-async def _pause_experiments(tx: Transaction, left: PromptVersion) -> list[str]:
-    """Pause the running experiments that serve a version which was rolled back; return their ids."""
-    paused = []
-    running = frozenset({ExperimentStatus.RUNNING})
-    for experiment in await tx.experiments.listing(statuses=running, prompt_type=left.prompt_type):
-        if experiment.prompt_name == left.name and left.version in {v.version for v in experiment.variants}:
-            await tx.experiments.replace(experiment.model_copy(update={"status": ExperimentStatus.PAUSED}))
-            paused.append(experiment.experiment_id)
-    return paused

@@ -8,9 +8,11 @@ from typing import Any, get_args
 
 from promptab.allocation import AllocationMap, allocate, normalise, reallocate
 from promptab.checks import check_items, check_mapping, check_name
+from promptab.criteria import read_criteria
 from promptab.errors import InvalidInputError
 from promptab.models import Epoch, PromptExperiment, PromptVariant, UnitKind
 from promptab.plan import AnalysisPlan
+from promptab.policy import Policy, RampStep
 
 
 def first_epoch(experiment: PromptExperiment, starts_at: datetime) -> Epoch:
@@ -39,6 +41,30 @@ def check_plan(plan: object) -> AnalysisPlan:
     if isinstance(plan, AnalysisPlan):
         return plan
     return AnalysisPlan(**check_mapping("plan", {} if plan is None else plan))
+
+
+def check_policy(policy: object) -> Policy | None:
+    """Return the policy; a mapping of its fields, or of the criteria that `read_criteria` reads, is one as well."""
+    if policy is None or isinstance(policy, Policy):
+        return policy
+    return read_criteria(check_mapping("policy", policy)).policy
+
+
+def settled(experiment: PromptExperiment, declared: AnalysisPlan) -> dict[str, Any]:
+    """Return the fields of an experiment that its policy settles, on the plan that was declared.
+
+    Raises `InvalidInputError` where the policy and the plan do not fit together.
+    """
+    policy = experiment.policy
+    if policy is None:
+        return {"plan": declared, "declared_plan": None, "policy_digest": None}
+    plan = policy.planned(declared, primary_metric=experiment.primary_metric)
+    return {"plan": plan, "declared_plan": declared, "policy_digest": policy.digest}
+
+
+def reached_step(ramp: Sequence[RampStep], traffic: float) -> int:
+    """Return the last step of a ramp whose traffic is not above this, else the first."""
+    return max((index for index, step in enumerate(ramp) if step.traffic <= traffic), default=0)
 
 
 def check_variants(variants: Sequence[PromptVariant | Mapping[str, Any]]) -> tuple[PromptVariant, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from promptab.allocation import new_salt, normalise
 from promptab.assigning import Assigning, find_experiment
+from promptab.changing_policy import with_policy
 from promptab.checks import (
     check_flag,
     check_json_object,
@@ -16,22 +17,23 @@ from promptab.checks import (
     check_mapping,
     check_number,
     check_share,
+    check_text,
     check_time,
     check_unit,
 )
-from promptab.errors import InvalidInputError, NotFoundError, StateError
+from promptab.errors import InvalidInputError, NotFoundError
 from promptab.experiment_rules import (
     check_key,
     check_plan,
+    check_policy,
     check_schedule,
     check_split,
     check_unit_kind,
     check_variants,
     check_where,
-    next_epoch,
     prompt_of,
+    settled,
 )
-from promptab.lifecycle import check_experiment_transition
 from promptab.measures import canonical_metric
 from promptab.models import (
     EVERY_UNIT,
@@ -41,7 +43,10 @@ from promptab.models import (
     PromptVariant,
     UnitKind,
 )
+from promptab.moving import reread, with_status, with_traffic, with_weights
 from promptab.plan import AnalysisPlan
+from promptab.pointing import Occasion
+from promptab.policy import Policy
 from promptab.starting import check_holdout, started
 from promptab.stores.base import Transaction
 
@@ -49,8 +54,6 @@ LEAD_SECONDS = 2.0
 """How far ahead a change of weights takes effect where other processes share the store, so that all know it
 in time.
 """
-
-_ENDED = frozenset({ExperimentStatus.COMPLETED, ExperimentStatus.STOPPED})
 
 
 class ABTestManager(Assigning):
@@ -67,8 +70,9 @@ class ABTestManager(Assigning):
         *,
         prompt_name: str | None = None,
         control: str | None = None,
-        primary_metric: str = "success_rate",
+        primary_metric: str | None = None,
         plan: AnalysisPlan | Mapping[str, Any] | None = None,
+        policy: Policy | Mapping[str, Any] | None = None,
         traffic: float = 1.0,
         unit: UnitKind = "user",
         sticky: bool = True,
@@ -85,10 +89,13 @@ class ABTestManager(Assigning):
 
         `name` is also the prompt's, unless `prompt_name` names another. Weights are relative; `traffic_split`
         (variant key -> weight) goes before the variants' own. The first variant is the control unless
-        `control` names another. `plan` says how it will be analysed: metrics, guardrails, measurement window; it
-        is frozen at the start. `traffic` is the share of units enrolled; `where` a condition over
-        attributes; experiments of one `layer` (by default those on one prompt) never share a unit; `holdout`
-        names a share of units kept out, made with `set_holdout`. `starts_at` and `ends_at` schedule serving.
+        `control` names another. `primary_metric` is the policy's where that names one, else the success rate.
+        `plan` says how it will be analysed (metrics, guardrails, measurement window) and `policy` what is done about
+        it, as a `Policy` or in a shape that `promptab.criteria.read_criteria` reads; both are frozen at the start,
+        and with a ramp the traffic is then its first step's. `traffic` is the share of units enrolled; `where` a
+        condition over attributes; experiments of one `layer` (by default those on one prompt) never share a unit;
+        `holdout` names a share of units kept out, made with `set_holdout`. `starts_at` and `ends_at` schedule
+        serving.
 
         Raises `InvalidInputError`, and `NotFoundError` when it is to run and the prompt lacks a variant's
         version.
@@ -104,6 +111,8 @@ class ABTestManager(Assigning):
         arms = check_variants(variants)
         keys = [variant.key for variant in arms]
         weights = check_split(traffic_split, arms)
+        acted_on = check_policy(policy)
+        primary = primary_metric or (acted_on and acted_on.primary_metric) or "success_rate"
         now = self._clock()
         experiment = PromptExperiment(
             experiment_id=str(uuid.uuid4()),
@@ -124,8 +133,9 @@ class ABTestManager(Assigning):
                 check_unit("overrides", shown): check_key(f"overrides[{shown}]", key, keys)
                 for shown, key in check_mapping("overrides", overrides or {}).items()
             },
-            primary_metric=canonical_metric("primary_metric", primary_metric),
+            primary_metric=canonical_metric("primary_metric", primary),
             plan=check_plan(plan),
+            policy=acted_on,
             metadata=check_json_object("metadata", metadata or {}),
             salt=check_label("salt", salt or new_salt()),
             enrolment_salt=new_salt(),
@@ -135,6 +145,7 @@ class ABTestManager(Assigning):
             created_by=None if created_by is None else check_label("created_by", created_by),
         )
         check_schedule(experiment, now)
+        settled(experiment, experiment.plan)
 
         async def work(tx: Transaction) -> PromptExperiment:
             await check_holdout(tx, experiment)
@@ -190,22 +201,8 @@ class ABTestManager(Assigning):
         now = self._clock()
 
         async def work(tx: Transaction) -> PromptExperiment:
-            current = await _reread(tx, found)
-            check_experiment_transition(current.name, current.status, status)
-            if status == current.status:
-                if winner not in {None, current.winner}:
-                    raise StateError(
-                        f"experiment {current.name!r} is completed with the winner {current.winner}"
-                    )
-                return current
-            if status == ExperimentStatus.RUNNING and current.started_at is None:
-                return await started(tx, current, now)
-            update: dict[str, Any] = {"status": status}
-            if status in _ENDED:
-                update |= {"ended_at": now, "winner": winner}
-            changed = current.model_copy(update=update)
-            await tx.experiments.replace(changed)
-            return changed
+            current = await reread(tx, found)
+            return await with_status(tx, current, status, now=now, winner=winner)
 
         return await (await self._store()).write(work)
 
@@ -266,24 +263,9 @@ class ABTestManager(Assigning):
         await store.flush()
 
         async def work(tx: Transaction) -> PromptExperiment:
-            current = await _reread(tx, found)
-            if current.status in _ENDED:
-                raise StateError(
-                    f"experiment {current.name!r} is {current.status}: its weights cannot change any more"
-                )
-            changed = current.model_copy(update={"traffic_split": shares})
-            if current.started_at is not None:
-                await tx.experiments.drop_epochs_after(current.experiment_id, now)
-                await tx.experiments.add_epoch(
-                    next_epoch(
-                        await tx.experiments.epochs_of(current.experiment_id),
-                        shares,
-                        evict=evict,
-                        starts_at=now if evict else now + timedelta(seconds=lead),
-                    )
-                )
-            await tx.experiments.replace(changed)
-            return changed
+            starts_at = now if evict else now + timedelta(seconds=lead)
+            current = await reread(tx, found)
+            return await with_weights(tx, current, shares, now=now, starts_at=starts_at, evict=evict)
 
         return await store.write(work)
 
@@ -298,15 +280,39 @@ class ABTestManager(Assigning):
         await store.flush()
 
         async def work(tx: Transaction) -> PromptExperiment:
-            current = await _reread(tx, found)
-            if current.status in _ENDED:
-                raise StateError(
-                    f"experiment {current.name!r} is {current.status}: its traffic cannot change any more"
-                )
-            history = (*current.traffic_history, (now, share)) if current.started_at is not None else ()
-            changed = current.model_copy(update={"traffic": share, "traffic_history": history})
-            await tx.experiments.replace(changed)
-            return changed
+            return await with_traffic(tx, await reread(tx, found), share, now=now)
+
+        return await store.write(work)
+
+    async def set_policy(
+        self,
+        experiment: str,
+        policy: Policy | Mapping[str, Any] | None,
+        *,
+        reason: str = "",
+        actor: str | None = None,
+    ) -> PromptExperiment:
+        """Put another policy in the place of the experiment's, or with None take it away; the same changes nothing.
+
+        A draft just has the new one. On an experiment that has started a new analysis begins, with a digest of its
+        own and an entry among its decisions: only units first exposed from now on are read, and the policy's times
+        count from now. Traffic becomes that of the last step of the new ramp that is not above it, else the first's.
+
+        Raises `NotFoundError`, `InvalidInputError` where the policy does not fit the plan, and `StateError` where the
+        experiment has ended, or where its events have been pruned and the policy brings metrics that nothing was
+        added up of.
+        """
+        wanted = check_policy(policy)
+        text = check_text("reason", reason)
+        who = None if actor is None else check_label("actor", actor)
+        store = await self._store()
+        found = await find_experiment(store, experiment, now=self._clock())
+        await store.flush()
+        now = self._clock()
+
+        async def work(tx: Transaction) -> PromptExperiment:
+            current = await reread(tx, found)
+            return await with_policy(tx, current, wanted, Occasion(now, who, text))
 
         return await store.write(work)
 
@@ -325,7 +331,7 @@ class ABTestManager(Assigning):
             check_key("variant", variant, [v.key for v in found.variants])
 
         async def work(tx: Transaction) -> PromptExperiment:
-            current = await _reread(tx, found)
+            current = await reread(tx, found)
             overrides = {unit: key for unit, key in current.overrides.items() if unit != shown}
             if variant is not None:
                 overrides[shown] = variant
@@ -363,11 +369,3 @@ class ABTestManager(Assigning):
             return await tx.experiments.delete(experiment_id)
 
         return await (await self._store()).write(work)
-
-
-async def _reread(tx: Transaction, experiment: PromptExperiment) -> PromptExperiment:
-    """Return the experiment as it is inside this transaction: what was found before may have changed since."""
-    current = await tx.experiments.by_id(experiment.experiment_id)
-    if current is None:
-        raise NotFoundError("experiment", experiment.name)
-    return current

@@ -12,6 +12,7 @@ from promptab.analysis.evidence import Evidence, MetricEvidence, SegmentEvidence
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.models import PromptExperiment
 from promptab.plan import AnalysisPlan
+from promptab.policy import Policy
 from promptab.records import Json
 from promptab.stats.metric import BUILT_IN_METRICS, MEASURES, MetricDefinition
 from promptab.stats.summary import UnitSums
@@ -42,6 +43,8 @@ class Question:
     segments: Sequence[str] = ()
     since: datetime | None = None
     series_seconds: int | None = None
+    policy: Policy | None = None
+    """Whose guardrails are read as well; the experiment's plan is settled with it."""
 
 
 class Gathered(NamedTuple):
@@ -58,7 +61,7 @@ async def gather(
 ) -> Gathered:
     """Read everything that the question needs, in one transaction."""
     reader = _Reader(tx, experiment, question.since, await tx.rolled_up.summaries(experiment))
-    definitions = chosen_metrics(experiment, question.metrics, reader.rolled_up.sums)
+    definitions = chosen_metrics(experiment, question.metrics, reader.rolled_up.sums, policy=question.policy)
     primary = experiment.plan.definition(experiment.primary_metric)
     arms = reader.rolled_up.arms
     if question.since is not None:
@@ -86,12 +89,17 @@ async def gather(
 
 
 def chosen_metrics(
-    experiment: PromptExperiment, wanted: Sequence[str | MetricDefinition] | None, seen: Collection[str]
+    experiment: PromptExperiment,
+    wanted: Sequence[str | MetricDefinition] | None,
+    seen: Collection[str],
+    *,
+    policy: Policy | None = None,
 ) -> list[MetricDefinition]:
     """Return the metrics beside the primary one: those asked for, else the plan's and every measure `seen`.
 
-    The plan's guardrails are always among them: nothing wins without them. Raises `NotFoundError` for a name that is
-    nowhere declared or seen.
+    The guardrails of the plan and of the policy are always among them: nothing wins without them.
+
+    Raises `NotFoundError` for a name that is nowhere declared or seen.
     """
     plan = experiment.plan
     if wanted is None:
@@ -107,6 +115,9 @@ def chosen_metrics(
             raise NotFoundError("metric", str(unknown[0]), f"declared, built in or recorded are {told}")
         asked = [metric for metric in plan.metrics if metric.role == "guardrail"]
         asked += wanted
+    if policy is not None:
+        watched = policy.watched(plan, primary_metric=experiment.primary_metric)
+        asked += [plan.definition(guardrail.metric) for guardrail in watched]
     chosen: dict[str, MetricDefinition] = {}
     for metric in asked:
         definition = plan.definition(metric) if isinstance(metric, str) else _settled(plan, metric)

@@ -16,6 +16,8 @@ from promptab.choice import Choice
 from promptab.choosing import Chooser, Request
 from promptab.completing import Completing
 from promptab.content import check_prompt
+from promptab.decisions.decision import Action
+from promptab.decisions.stored import StoredDecision
 from promptab.deploying import check_environment
 from promptab.errors import NotFoundError, StateError, StoreUnavailableError
 from promptab.experiments import ABTestManager
@@ -23,7 +25,9 @@ from promptab.fallback import Fallback, fallback_choice
 from promptab.managed import Clock, utc_now
 from promptab.metrics import MetricsCollector
 from promptab.models import Deployment, PromptVersion
+from promptab.policy import Policy
 from promptab.queueing import DEFAULT_QUEUE, Durability, QueueSettings
+from promptab.rollout import Rollout
 from promptab.stats.metric import MetricDefinition
 from promptab.stores.base import Store
 from promptab.stores.opening import open_until_the_loop_ends
@@ -34,13 +38,14 @@ if TYPE_CHECKING:
 
 
 class Lab(Completing):
-    """An open store with its managers: `versions`, `experiments`, `metrics`. Made by `promptab.open`."""
+    """An open store with its managers: `versions`, `experiments`, `metrics`, `rollout`. Made by `promptab.open`."""
 
     def __init__(self, store: Store, *, clock: Clock = utc_now) -> None:
         self.store = store
         self.versions = VersionManager(store, clock=clock)
         self.experiments = ABTestManager(store, clock=clock)
         self.metrics = MetricsCollector(store, clock=clock)
+        self.rollout = Rollout(store, clock=clock)
         self._chooser = Chooser(store, self.metrics, clock)
 
     async def choose(
@@ -115,12 +120,13 @@ class Lab(Completing):
         *,
         series: Period | None = None,
         confidence: float | None = None,
+        policy: Policy | None = None,
     ) -> AnalysisResult:
         """Say what an experiment shows, and which variant wins or why none does; see
         `MetricsCollector.analyze`.
         """
         return await self.metrics.analyze(
-            experiment, method, metrics, segments, since, series=series, confidence=confidence
+            experiment, method, metrics, segments, since, series=series, confidence=confidence, policy=policy
         )
 
     async def compare(self, experiment: str) -> AnalysisResult:
@@ -149,6 +155,34 @@ class Lab(Completing):
         )
         await self.experiments.complete(result.experiment_id, winner=result.winner)
         return deployment
+
+    async def decide(self, experiment: str) -> StoredDecision:
+        """Decide about an experiment by its policy, and store that; see `Rollout.decide`."""
+        return await self.rollout.decide(experiment)
+
+    async def apply(self, decision: str | StoredDecision, *, actor: str | None = None) -> StoredDecision:
+        """Do what was decided, unless something has moved since; see `Rollout.apply`."""
+        return await self.rollout.apply(decision, actor=actor)
+
+    async def decisions(self, experiment: str, *, limit: int | None = None) -> list[StoredDecision]:
+        """Return what was decided about an experiment, newest first; see `Rollout.decisions`."""
+        return await self.rollout.decisions(experiment, limit=limit)
+
+    async def approve(self, experiment: str, *, reason: str = "", actor: str | None = None) -> StoredDecision:
+        """Apply the decision that waits for a person; see `Rollout.approve`."""
+        return await self.rollout.approve(experiment, reason=reason, actor=actor)
+
+    async def override(
+        self,
+        experiment: str,
+        action: Action,
+        *,
+        reason: str,
+        variant: str | None = None,
+        actor: str | None = None,
+    ) -> StoredDecision:
+        """Do what a person wants, for a reason of their own; see `Rollout.override`."""
+        return await self.rollout.override(experiment, action, reason=reason, variant=variant, actor=actor)
 
     async def test(
         self,

@@ -40,6 +40,9 @@ EXPERIMENT_TRANSITIONS: dict[ExperimentStatus, frozenset[ExperimentStatus]] = {
     ExperimentStatus.STOPPED: frozenset(),
 }
 
+LIVE_STATUSES = frozenset({ExperimentStatus.RUNNING, ExperimentStatus.PAUSED})
+ENDED_STATUSES = frozenset({ExperimentStatus.COMPLETED, ExperimentStatus.STOPPED})
+
 SERVED_STATUSES = frozenset({VersionStatus.ACTIVE, VersionStatus.PRODUCTION})
 """The statuses that `latest` and ranges look at."""
 

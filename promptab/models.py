@@ -17,6 +17,7 @@ from pydantic import Field
 from promptab.checks import check_json_object, check_label, check_number, check_text
 from promptab.errors import InvalidInputError
 from promptab.plan import AnalysisPlan
+from promptab.policy import Policy
 from promptab.records import Json, Record, Utc
 
 ENVIRONMENTS = ("production", "staging")
@@ -132,7 +133,8 @@ class Deployment(Record):
     name: str
     prompt_type: PromptType
     environment: Environment
-    action: Literal["promote", "rollback", "withdraw"]
+    action: Literal["promote", "rollback", "withdraw", "keep"]
+    """`keep`: what is live stays, and something was decided about an experiment on the prompt."""
     version_id: str | None
     """What is live after the move; None after a withdrawal."""
     version: str | None
@@ -214,6 +216,16 @@ class PromptExperiment(Record):
     """Whether somebody reported a unit with another variant than its hash gives: then first meetings are looked up."""
     primary_metric: str = "success_rate"
     plan: AnalysisPlan = Field(default_factory=AnalysisPlan)
+    """From the start on with what the policy says of metrics and alpha."""
+    declared_plan: AnalysisPlan | None = None
+    """The plan without what the policy says, frozen at the start; None before it, and without a policy."""
+    policy: Policy | None = None
+    """What is done about the outcomes; None: nothing is done by itself."""
+    policy_digest: str | None = None
+    """Of the policy, frozen at the start; None before it."""
+    policy_since: Utc | None = None
+    """Since when it has had this policy, where that changed after the start: units first exposed before are not
+    read."""
     metadata: Json = Field(default_factory=dict)
     salt: str
     enrolment_salt: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from promptab.errors import NotFoundError, StateError
-from promptab.experiment_rules import check_schedule, first_epoch
+from promptab.experiment_rules import check_schedule, first_epoch, settled
 from promptab.models import ExperimentStatus, PromptExperiment, VersionStatus
 from promptab.plan import AnalysisPlan
 from promptab.stats.metric import MetricDefinition
@@ -13,19 +13,27 @@ from promptab.stores.base import Transaction
 
 
 async def started(tx: Transaction, experiment: PromptExperiment, now: datetime) -> PromptExperiment:
-    """Begin serving: check the schedule and the versions, freeze the plan, deal the first map."""
+    """Begin serving: check the schedule and the versions, freeze the plan and the policy, deal the first map.
+
+    With a ramp the traffic is its first step's.
+    """
     check_schedule(experiment, now)
     if experiment.prompt_name is not None:
         await _check_versions(tx, experiment, experiment.prompt_name)
+    ramp = () if experiment.policy is None else experiment.policy.ramp
+    traffic = ramp[0].traffic if ramp else experiment.traffic
     running = experiment.model_copy(
         update={
             "status": ExperimentStatus.RUNNING,
             "started_at": now,
-            "traffic_history": ((now, experiment.traffic),),
-            "plan": await _frozen(tx, experiment),
+            "traffic": traffic,
+            "traffic_history": ((now, traffic),),
+            **settled(experiment, await _frozen(tx, experiment)),
         }
     )
     await tx.experiments.replace(running)
+    progress = await tx.rollouts.of(running.experiment_id)
+    await tx.rollouts.move(running.experiment_id, progress.model_copy(update={"step_since": now}))
     await tx.experiments.add_epoch(first_epoch(experiment, now))
     return running
 

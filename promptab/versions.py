@@ -23,11 +23,12 @@ from promptab.content import (
     check_prompt,
     compile_version,
 )
-from promptab.deploying import UNSET, Deploying, Expected, check_expected
+from promptab.deploying import UNSET, Deploying, Expected, check_environment, check_expected
 from promptab.diff import VersionDiff, diff_versions
 from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
 from promptab.lifecycle import check_version_transition
 from promptab.models import ENVIRONMENTS, ExperimentStatus, PromptType, PromptVersion, VersionStatus
+from promptab.pointing import Occasion, existing_version, point, withdraw
 from promptab.resolving import find_version, pinned_version
 from promptab.semver import (
     Bump,
@@ -131,8 +132,9 @@ class VersionManager(Deploying):
                 }
             )
             await tx.versions.insert(created)
+            occasion = Occasion(self._clock(), created.created_by, "created")
             for environment in sorted(environments):
-                await self._point(tx, created, environment, reason="created", actor=created.created_by)
+                await point(tx, created, check_environment(environment), occasion)
             stored = await tx.versions.by_id(created.version_id)
             assert stored is not None  # noqa: S101 - inserted in this transaction
             return stored, change.model_copy(
@@ -208,9 +210,9 @@ class VersionManager(Deploying):
             return await self._required(version_id)
 
         async def work(tx: Transaction) -> PromptVersion:
-            version = await self._existing(tx, version_id)
+            version = await existing_version(tx, version_id)
             await tx.versions.add_tag(version.version_id, tag)
-            return await self._existing(tx, version.version_id)
+            return await existing_version(tx, version.version_id)
 
         return await (await self._store()).write(work)
 
@@ -219,12 +221,13 @@ class VersionManager(Deploying):
         tag = check_tag("tag", tag)
 
         async def work(tx: Transaction) -> PromptVersion:
-            version = await self._existing(tx, version_id)
+            version = await existing_version(tx, version_id)
             if tag not in ENVIRONMENTS:
                 await tx.versions.remove_tag(version.version_id, tag)
             elif tag in version.tags:
-                await self._withdraw(tx, version, tag, reason=f"untagged {tag}", actor=None)
-            return await self._existing(tx, version.version_id)
+                occasion = Occasion(self._clock(), reason=f"untagged {tag}")
+                await withdraw(tx, version, check_environment(tag), occasion)
+            return await existing_version(tx, version.version_id)
 
         return await (await self._store()).write(work)
 
@@ -242,16 +245,15 @@ class VersionManager(Deploying):
             return await self._required(version_id)
 
         async def work(tx: Transaction) -> PromptVersion:
-            version = await self._existing(tx, version_id)
+            version = await existing_version(tx, version_id)
             check_version_transition(version, status)
             if status == VersionStatus.ARCHIVED:
                 await _check_unused(tx, version, "archived")
             if version.status == VersionStatus.PRODUCTION:
-                await self._withdraw(
-                    tx, version, "production", reason=reason or f"status set to {status}", actor=actor
-                )
+                occasion = Occasion(self._clock(), actor, reason or f"status set to {status}")
+                await withdraw(tx, version, "production", occasion)
             await tx.versions.set_status(version.version_id, status)
-            return await self._existing(tx, version.version_id)
+            return await existing_version(tx, version.version_id)
 
         return await (await self._store()).write(work)
 
@@ -278,8 +280,8 @@ class VersionManager(Deploying):
         """Return what changed from version `a` to version `b` (records or ids). Raises `NotFoundError`."""
 
         async def work(tx: Transaction) -> VersionDiff:
-            before = await self._existing(tx, a.version_id if isinstance(a, PromptVersion) else a)
-            after = await self._existing(tx, b.version_id if isinstance(b, PromptVersion) else b)
+            before = await existing_version(tx, a.version_id if isinstance(a, PromptVersion) else a)
+            after = await existing_version(tx, b.version_id if isinstance(b, PromptVersion) else b)
             compiled = None
             if after.prompt_type.has_template:
                 compiled = compile_version(after, await tx.versions.with_includes(after))
@@ -292,7 +294,7 @@ class VersionManager(Deploying):
     ) -> str | None:
         if version.parent_version is None:
             return None if highest is None else highest.version_id
-        parent = await self._existing(tx, version.parent_version)
+        parent = await existing_version(tx, version.parent_version)
         if (parent.prompt_type, parent.name) != (version.prompt_type, version.name):
             raise InvalidInputError(
                 "parent_version", parent.label, f"a version of {version.prompt_type}/{version.name}"

@@ -125,6 +125,7 @@ def _switched_units(evidence: Evidence) -> Check:
     return Check(
         name="switched_units",
         passed=not blurred,
+        variants=tuple(blurred),
         detail=f"units with events of two variants: {told}; at most {100 * MOST_SWITCHED:g} % is tolerated: "
         "is one unit's variant looked up in two ways?"
         if blurred

@@ -10,7 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from promptab.analysis import wording
-from promptab.analysis.result import AnalysisResult, Check, MetricAnalysis, SegmentAnalysis, SeriesPoint
+from promptab.analysis.result import (
+    AnalysisResult,
+    Check,
+    MetricAnalysis,
+    Safety,
+    SegmentAnalysis,
+    SeriesPoint,
+)
 from promptab.cli.interval_plot import ASCII, UNICODE, Interval, Strokes, draw_intervals
 from promptab.cli.wording import moment
 
@@ -18,6 +25,11 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 _STYLES: Mapping[wording.Tone, str] = {"good": "green", "bad": "red", "open": "yellow"}
+_SAFETY: Mapping[Safety, tuple[str, str]] = {
+    "pass": ("ok", "green"),
+    "fail": ("FAILED", "bold red"),
+    "undecided": ("open", "yellow"),
+}
 _GAP = 2
 _NAME_COLUMNS = 24
 _SHORT_NAME_COLUMNS = 16
@@ -78,6 +90,7 @@ class AnalysisView:
                 yield from _sentences(result, metric)
         if wording.has_adjusted_p(result):
             yield Text(wording.ADJUSTED_NOTE, style="dim")
+        yield from _guards(result)
         yield from _checks(result.checks)
         if segments:
             yield Text("\nSegments (exploratory)", style="bold")
@@ -247,6 +260,33 @@ def _checks(checks: Sequence[Check]) -> Iterator[RenderableType]:
     for check in checks:
         state = Text("ok", style="green") if check.passed else Text("FAILED", style="bold red")
         rows.add_row(state, wording.check_title(check.name), check.detail)
+    yield rows
+
+
+def _guards(result: AnalysisResult) -> Iterator[RenderableType]:
+    """Yield where each guardrail of the policy stands, for each variant."""
+    if not result.guards:
+        return
+    yield Text("\nGuardrails", style="bold")
+    rows = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    rows.add_column("", no_wrap=True)
+    rows.add_column("guardrail", overflow="fold")
+    rows.add_column("variant", overflow="fold", max_width=_SHORT_NAME_COLUMNS)
+    for header in ("units", "value", "control", "p", "fails at"):
+        rows.add_column(header, justify="right", no_wrap=True)
+    for guard in result.guards:
+        told, style = _SAFETY[guard.verdict]
+        unit = result.metrics[guard.metric].format
+        rows.add_row(
+            Text(told, style=style),
+            guard.guardrail,
+            guard.variant,
+            f"{guard.units:,}",
+            wording.measure(guard.value, unit),
+            "" if guard.control is None else wording.measure(guard.control, unit),
+            wording.probability(guard.p_value),
+            f"{guard.alpha:.2g}",
+        )
     yield rows
 
 

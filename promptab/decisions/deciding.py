@@ -117,7 +117,13 @@ class _Case(NamedTuple):
         return longest is not None and self.age_hours >= longest
 
     def failed_checks(self, *names: str) -> list[Check]:
-        return [check for check in self.analysis.checks if not check.passed and check.name in names]
+        """Return those that fail for the experiment as a whole, for its control or for a candidate."""
+        among = {self.analysis.control, *self.candidates}
+        return [
+            check
+            for check in self.analysis.checks
+            if not check.passed and check.name in names and (not check.variants or among & {*check.variants})
+        ]
 
     @property
     def mismatches(self) -> list[Check]:
@@ -327,7 +333,8 @@ def _step_units(case: _Case) -> int:
     """Return the fewest units that a variant had exposed since the step began."""
     before = case.state.step_units
     keys = [case.analysis.control, *case.candidates]
-    return min(case.analysis.units[key] - before.get(key, 0) for key in keys)
+    # with a measurement window units are counted later than they were exposed
+    return max(0, min(case.analysis.units[key] - before.get(key, 0) for key in keys))
 
 
 def _step_hours(case: _Case) -> float:

@@ -21,6 +21,8 @@ Rule = Literal[
     "deadline",
     "ramp",
     "undecided",
+    "override",
+    "policy",
 ]
 """What led to it:
 
@@ -34,6 +36,8 @@ Rule = Literal[
 - `deadline`: the longest duration has passed without a winner
 - `ramp`: the step has lasted long enough, and nothing speaks against the next one
 - `undecided`: none of these
+- `override`: a person does it, for a reason of their own
+- `policy`: a person has put another policy into force, and a new analysis begins
 """
 
 Consent = Literal["none", "approval", "by_hand"]
@@ -86,5 +90,7 @@ class Decision(Record):
     numbers: Mapping[str, float | int | None]
     """Those that the rule went by, by name."""
     sentence: str
-    policy_digest: str
-    inputs: DecisionInputs
+    policy_digest: str | None
+    """None where a person decided about an experiment that has no policy."""
+    inputs: DecisionInputs | None
+    """None where a person decided."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from promptab.stores.queries.cases import CaseQueries
     from promptab.stores.queries.costs import CostQueries
     from promptab.stores.queries.crossing import CrossingQueries
+    from promptab.stores.queries.decisions import DecisionQueries
     from promptab.stores.queries.deployments import DeploymentQueries
     from promptab.stores.queries.events import EventQueries
     from promptab.stores.queries.experiments import ExperimentQueries
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from promptab.stores.queries.metric_history import MetricHistoryQueries
     from promptab.stores.queries.retention import RetentionQueries
     from promptab.stores.queries.rolled_up import RolledUpQueries
+    from promptab.stores.queries.rollouts import RolloutQueries
     from promptab.stores.queries.rollup import RollupQueries
     from promptab.stores.queries.total_rollup import TotalRollupQueries
     from promptab.stores.queries.version_totals import VersionTotalQueries
@@ -69,6 +71,8 @@ class Transaction:
     exports: ExportQueries
     costs: CostQueries
     cases: CaseQueries
+    decisions: DecisionQueries
+    rollouts: RolloutQueries
 
 
 CostKey = Literal["version", "prompt", "model", "variant"]

@@ -86,7 +86,7 @@ metadata = MetaData(
 )
 
 
-def _experiment_key() -> Column[str]:
+def experiment_key() -> Column[str]:
     """Return the first column of the key of what belongs to an experiment, and goes with it."""
     experiment = ForeignKey("promptab_experiments.experiment_id", ondelete="CASCADE")
     return Column("experiment_id", String(36), experiment, primary_key=True)
@@ -310,7 +310,7 @@ events = Table(
 rollups = Table(
     "promptab_rollups",
     metadata,
-    _experiment_key(),
+    experiment_key(),
     Column("watermark", BigInteger, nullable=False, comment="the last event that is in the totals"),
     Column(
         "basis", Text, nullable=False, comment="what of the experiment's plan the totals and moments rest on"
@@ -329,7 +329,7 @@ rollups = Table(
 unit_totals = Table(
     "promptab_unit_totals",
     metadata,
-    _experiment_key(),
+    experiment_key(),
     Column(
         "unit",
         Bytewise,
@@ -346,7 +346,7 @@ unit_totals = Table(
 unit_metric_totals = Table(
     "promptab_unit_metric_totals",
     metadata,
-    _experiment_key(),
+    experiment_key(),
     # first: which measures there are, and all units of one of them, are each one stretch of the key
     Column(
         "measure", Text, primary_key=True, comment="a named metric, or a capped measure such as cost<=2.5"
@@ -362,7 +362,7 @@ unit_metric_totals = Table(
 moments = Table(
     "promptab_moments",
     metadata,
-    _experiment_key(),
+    experiment_key(),
     Column("metric", Text, primary_key=True),
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     Column("variant", Text, primary_key=True),
@@ -374,7 +374,7 @@ moments = Table(
 arms = Table(
     "promptab_arms",
     metadata,
-    _experiment_key(),
+    experiment_key(),
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     Column("variant", Text, primary_key=True),
     Column("exposed", BigInteger, nullable=False, comment="units"),
@@ -387,7 +387,7 @@ arms = Table(
 quantiles = Table(
     "promptab_quantiles",
     metadata,
-    _experiment_key(),
+    experiment_key(),
     Column("metric", Text, primary_key=True),
     Column("watermark", BigInteger, nullable=False),
     Column("document", Document, nullable=False),

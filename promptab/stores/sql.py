@@ -33,6 +33,7 @@ from promptab.stores.picture import take_snapshot
 from promptab.stores.queries.cases import CaseQueries
 from promptab.stores.queries.costs import CostQueries
 from promptab.stores.queries.crossing import CrossingQueries
+from promptab.stores.queries.decisions import DecisionQueries
 from promptab.stores.queries.deployments import DeploymentQueries
 from promptab.stores.queries.events import EventQueries
 from promptab.stores.queries.experiments import ExperimentQueries
@@ -41,6 +42,7 @@ from promptab.stores.queries.exposures import ExposureQueries
 from promptab.stores.queries.metric_history import MetricHistoryQueries
 from promptab.stores.queries.retention import RetentionQueries
 from promptab.stores.queries.rolled_up import RolledUpQueries
+from promptab.stores.queries.rollouts import RolloutQueries
 from promptab.stores.queries.rollup import RollupQueries
 from promptab.stores.queries.total_rollup import TotalRollupQueries
 from promptab.stores.queries.version_totals import VersionTotalQueries
@@ -360,4 +362,6 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         exports=ExportQueries(connection),
         costs=CostQueries(connection),
         cases=CaseQueries(connection),
+        decisions=DecisionQueries(connection),
+        rollouts=RolloutQueries(connection),
     )

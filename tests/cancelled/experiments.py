@@ -105,6 +105,23 @@ async def changing_traffic(stage: Stage) -> Attempt:
     )
 
 
+async def changing_policy(stage: Stage) -> Attempt:
+    begun = await running(stage)
+
+    async def look() -> object:
+        found = await stage.lab.experiments.get_experiment(begun.experiment_id)
+        assert found is not None
+        told = await stage.lab.store.read(lambda tx: tx.decisions.of(begun.experiment_id))
+        return found.traffic, found.policy_since is not None, [each.decision.rule for each in told]
+
+    return Attempt(
+        lambda: stage.lab.experiments.set_policy(begun.experiment_id, {"ramp": [0.5]}),
+        look,
+        none=(1.0, False, []),
+        whole=(0.5, True, ["policy"]),
+    )
+
+
 async def overriding(stage: Stage) -> Attempt:
     experiment, answers = await dealt(stage, units=1)
     await stage.lab.store.flush()
@@ -256,6 +273,7 @@ PREPARATIONS: dict[str, Preparation] = {
     "resume": changing_status("resume", status="running", before="paused"),
     "set_holdout": holding_out,
     "set_override": overriding,
+    "set_policy": changing_policy,
     "start": changing_status("start", status="running", before="draft"),
     "stop": changing_status("stop", status="stopped"),
     "update_experiment_status": changing_status("update_experiment_status", "paused", status="paused"),

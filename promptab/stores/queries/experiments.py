@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from promptab.lifecycle import LIVE_STATUSES
 from promptab.models import Epoch, ExperimentStatus, PromptExperiment, PromptType
 from promptab.stores.queries.readable import readable
 from promptab.stores.schema import aliases, epochs, experiments, exposures, holdouts
@@ -25,9 +26,6 @@ _COLUMNS = {
     "started_at",
     "ended_at",
 }
-
-
-LIVE_STATUSES = frozenset({ExperimentStatus.RUNNING, ExperimentStatus.PAUSED})
 
 
 class Holdout(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, exists, false, func, insert, select, update
@@ -84,9 +85,12 @@ class ExposureQueries:
         """
         return await self._counts(exposures.c.experiment_id == experiment_id, _nobody_else())
 
-    async def analysed_counts(self, experiment_id: str, *, without: Collection[str] = ()) -> dict[str, int]:
-        """Return how many units count in an analysis, per variant."""
-        return await self._counts(exposures.c.experiment_id == experiment_id, *analysed(without))
+    async def analysed_counts(
+        self, experiment_id: str, *, without: Collection[str] = (), since: datetime | None = None
+    ) -> dict[str, int]:
+        """Return how many units count in an analysis, per variant; with `since`, of those exposed from then on."""
+        later = () if since is None else (exposures.c.at >= since,)
+        return await self._counts(exposures.c.experiment_id == experiment_id, *later, *analysed(without))
 
     async def leave_out(self, experiment_id: str, unit: str | None) -> None:
         """Leave a unit (None: all) that was exposed before out of every analysis from now on."""

@@ -1,0 +1,134 @@
+"""A decision in the store: what it was made on, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from promptab.decisions.decision import Decision, DecisionState
+from promptab.models import ExperimentStatus, PromptExperiment
+from promptab.records import Json, Record, Utc
+
+DecisionStatus = Literal["noted", "pending", "awaiting_approval", "by_hand", "applied", "superseded"]
+"""What became of it:
+
+- `noted`: there is nothing to be done
+- `pending`: it may be applied
+- `awaiting_approval`: it is applied once somebody approves
+- `by_hand`: it is told, and a person acts: by approving it, or otherwise
+- `applied`
+- `superseded`: it never will be, as something has moved since, or a newer decision has taken its place
+"""
+
+OPEN_STATUSES: frozenset[DecisionStatus] = frozenset({"pending", "awaiting_approval", "by_hand"})
+"""Those of decisions of which something may still come."""
+
+
+class RolloutProgress(Record):
+    """How far decisions and people have brought an experiment."""
+
+    number: int = 0
+    """Raised by every decision that is applied and by every move of a person: equal, and nothing has moved."""
+    step: int = 0
+    """The ramp step in force, from 0; of no meaning without a ramp."""
+    step_since: Utc | None = None
+    step_units: Mapping[str, int] = Field(default_factory=dict)
+    """Units by variant that had been exposed when the step began, of those that are read."""
+    withdrawn: tuple[str, ...] = ()
+    """Variants that have been rolled back."""
+
+    def decision_state(self, experiment: PromptExperiment) -> DecisionState:
+        """Return the state that a decision on this experiment is made from. It has started."""
+        began = experiment.policy_since or experiment.started_at
+        assert began is not None  # noqa: S101 - the caller has made sure that it runs or is paused
+        return DecisionState(
+            started_at=began,
+            step=self.step,
+            step_since=self.step_since,
+            step_units=self.step_units,
+            withdrawn=self.withdrawn,
+            paused=experiment.status == ExperimentStatus.PAUSED,
+        )
+
+
+class Standing(Record):
+    """Where an experiment stands: what a decision is made on, and what has to be so still when it is applied."""
+
+    number: int
+    """Of its `RolloutProgress`."""
+    status: ExperimentStatus
+    policy_digest: str | None
+    epoch: int
+    """The number of its latest map of weights; 0 before the start."""
+    weights: Mapping[str, float]
+    traffic: float
+    production_id: str | None
+    """version_id of what is live in production of its prompt."""
+    production: str | None
+    """The number of that version."""
+
+    def moved(self, now: Standing) -> str | None:
+        """Return what has moved until `now`, as a sentence without its full stop; None where nothing has."""
+        if now == self:
+            return None
+        told = {
+            f"production is {now.production or 'empty'} now and was {self.production or 'empty'}": (
+                now.production_id != self.production_id
+            ),
+            f"the experiment is {now.status} now and was {self.status}": now.status != self.status,
+            "its policy is another one now": now.policy_digest != self.policy_digest,
+            "its weights have changed": (now.epoch, now.weights) != (self.epoch, self.weights),
+            f"its traffic is {now.traffic:.3g} now and was {self.traffic:.3g}": now.traffic != self.traffic,
+        }
+        return "; ".join(what for what, has in told.items() if has) or "it was moved, and moved back"
+
+
+class StoredDecision(Record):
+    """A decision, and what became of it."""
+
+    sequence: int
+    """Order of decisions in the store; later is larger."""
+    decision_id: str
+    decision: Decision
+    standing: Standing | None
+    """What it was made on; None where there is nothing that could move."""
+    status: DecisionStatus
+    settled_at: Utc | None = None
+    """When it was applied or superseded."""
+    actor: str | None = None
+    """Who applied it, or approved it."""
+    detail: str = ""
+    """What applying it did, or what superseded it, as a sentence."""
+    effects: Json = Field(default_factory=dict)
+    """What applying it did: `deployment` (the sequence of the entry), `withdrawn`, `deprecated`, and such."""
+    seen: int = 1
+    """How often the same was decided from the same inputs, one look after the other."""
+    seen_at: Utc
+    """The last time."""
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN_STATUSES
+
+    def settled(
+        self,
+        status: DecisionStatus,
+        *,
+        at: datetime,
+        detail: str,
+        actor: str | None = None,
+        effects: Json | None = None,
+    ) -> StoredDecision:
+        """Return it as applied or superseded."""
+        return self.model_copy(
+            update={
+                "status": status,
+                "settled_at": at,
+                "detail": detail,
+                "actor": actor,
+                "effects": effects or {},
+            }
+        )
