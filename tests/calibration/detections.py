@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from promptab.decisions.decision import Action
 from promptab.guardrails import Guardrail
 from tests.calibration.outcomes import Bools
 from tests.calibration.rollouts import UNITS, Watched, first_action
@@ -22,6 +23,8 @@ SHARES = (0.1, 0.5)
 
 SEED_BOUND, SEED_EVENTS, KEPT_RATE = 0.8, 100, 0.82
 """Seed 003 rolls back where the mean of more than 100 events is under 0.8."""
+
+_SOON = 400
 
 
 class Fall(NamedTuple):
@@ -95,7 +98,7 @@ def detected(fall: Fall, *, runs: int, seed: int, units: int = UNITS) -> Detecti
     one = Watched("success_rate", (fall.guardrail,))
     found: dict[str, list[int | None]] = {"guardrail": [], "seed": []}
     for stream in _streams(fall, runs=runs, seed=seed, units=units):
-        stopped = first_action(stream, one, _failing(fall, stream), every=EVERY)
+        stopped = _first_stop(fall, stream, one)
         assert stopped is None or stopped[1] == "rollback"
         sums = stream.sums["success_rate"]
         treated = sums.units[TREATMENT].astype(np.int64)
@@ -115,12 +118,23 @@ def _streams(fall: Fall, *, runs: int, seed: int, units: int) -> Iterator[Stream
         yield Stream.of(treated, totals, share=share, every=EVERY)
 
 
-def _failing(fall: Fall, stream: Stream) -> Bools:
-    """Say at which looks the guardrail fails."""
+def _first_stop(fall: Fall, stream: Stream, one: Watched) -> tuple[int, Action] | None:
+    # most falls are seen soon, and then the rest of the stream need not be worked out
+    for looks in (min(_SOON, stream.looks), stream.looks):
+        stopped = first_action(stream, one, _failing(fall, stream, looks), every=EVERY)
+        if stopped is not None:
+            return stopped
+    return None
+
+
+def _failing(fall: Fall, stream: Stream, looks: int) -> Bools:
+    """Say at which of the first looks the guardrail fails; at none of the others."""
     guardrail = Guardrail.model_validate(fall.guardrail)
     if fall.share is None:
         return bound_broken(stream, guardrail, "less", ALPHA)
-    return is_shown(dealt_rates_log_e(stream, guardrail, looks=stream.looks), ALPHA)
+    failing = np.zeros(stream.looks, dtype=np.bool_)
+    failing[:looks] = is_shown(dealt_rates_log_e(stream, guardrail, looks=looks), ALPHA)
+    return failing
 
 
 def _divergence(rate: float, other: float) -> float:
