@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from tests.calibration.detections import KEPT_RATE, SEED_BOUND, Delay, Detection, Fall, detected
+from tests.calibration.detections import (
+    KEPT_RATE,
+    SEED_BOUND,
+    Delay,
+    Detection,
+    Fall,
+    detected,
+    failing,
+    streams_of,
+)
 from tests.calibration.quantile_rollouts import BEHIND_BOUND, BESIDE_CONTROL, quantile_rollouts
 from tests.calibration.rollout_tables import is_as_aimed
 from tests.calibration.rollouts import (
@@ -105,6 +114,15 @@ def test_looks_at_which_decide_is_asked_are_all_at_which_it_acts(controls: str, 
 
 
 FALLS = [Fall(0.8), Fall(0.7), Fall(0.8, 0.5), Fall(0.7, 0.1)]
+
+
+@pytest.mark.parametrize("fall", [Fall(0.7), Fall(0.7, 0.5), Fall(0.7, 0.1), Fall(0.9, 0.1)], ids=str)
+def test_looks_at_which_a_fall_is_seen_are_those_at_which_decide_rolls_back(fall: Fall) -> None:
+    one = Watched("success_rate", (fall.guardrail,))
+    (stream,) = streams_of(fall, runs=1, seed=67, units=500)
+    rolled_back = [look for look in range(stream.looks) if action_at(stream, one, look) == "rollback"]
+    assert rolled_back == np.flatnonzero(failing(fall, stream, stream.looks)).tolist()
+    assert bool(rolled_back) == (fall.rate < 0.9)
 
 
 @functools.cache

@@ -97,7 +97,7 @@ def detected(fall: Fall, *, runs: int, seed: int, units: int = UNITS) -> Detecti
     """Look after every 5 exposed units at streams of at most `units`, of both arms where there are two."""
     one = Watched("success_rate", (fall.guardrail,))
     found: dict[str, list[int | None]] = {"guardrail": [], "seed": []}
-    for stream in _streams(fall, runs=runs, seed=seed, units=units):
+    for stream in streams_of(fall, runs=runs, seed=seed, units=units):
         stopped = _first_stop(fall, stream, one)
         assert stopped is None or stopped[1] == "rollback"
         sums = stream.sums["success_rate"]
@@ -108,7 +108,7 @@ def detected(fall: Fall, *, runs: int, seed: int, units: int = UNITS) -> Detecti
     return Detection(runs, Delay.of(found["guardrail"]), Delay.of(found["seed"]))
 
 
-def _streams(fall: Fall, *, runs: int, seed: int, units: int) -> Iterator[Stream]:
+def streams_of(fall: Fall, *, runs: int, seed: int, units: int) -> Iterator[Stream]:
     generator = np.random.default_rng(seed)
     share = 1.0 if fall.share is None else fall.share
     for _ in range(runs):
@@ -121,20 +121,20 @@ def _streams(fall: Fall, *, runs: int, seed: int, units: int) -> Iterator[Stream
 def _first_stop(fall: Fall, stream: Stream, one: Watched) -> tuple[int, Action] | None:
     # most falls are seen soon, and then the rest of the stream need not be worked out
     for looks in (min(_SOON, stream.looks), stream.looks):
-        stopped = first_action(stream, one, _failing(fall, stream, looks), every=EVERY)
+        stopped = first_action(stream, one, failing(fall, stream, looks), every=EVERY)
         if stopped is not None:
             return stopped
     return None
 
 
-def _failing(fall: Fall, stream: Stream, looks: int) -> Bools:
+def failing(fall: Fall, stream: Stream, looks: int) -> Bools:
     """Say at which of the first looks the guardrail fails; at none of the others."""
     guardrail = Guardrail.model_validate(fall.guardrail)
     if fall.share is None:
         return bound_broken(stream, guardrail, "less", ALPHA)
-    failing = np.zeros(stream.looks, dtype=np.bool_)
-    failing[:looks] = is_shown(dealt_rates_log_e(stream, guardrail, looks=looks), ALPHA)
-    return failing
+    failed = np.zeros(stream.looks, dtype=np.bool_)
+    failed[:looks] = is_shown(dealt_rates_log_e(stream, guardrail, looks=looks), ALPHA)
+    return failed
 
 
 def _divergence(rate: float, other: float) -> float:

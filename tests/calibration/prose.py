@@ -18,8 +18,8 @@ left out. Everything is seeded: the same code gives the same page.
 A small version of it is part of the test suite (`tests/test_calibration.py`).
 
 Each row is {null:,} experiments without an effect, for false positives, and {real:,} with one, for coverage and power
-({dear:,} for the 95th percentile and after a change of weights; {dear:,} of either kind for bets and beliefs;
-{dealt:,} for dealing). The effect, shown as a share of the base value, is the one that a fixed horizon should find in
+({dear:,} for the 95th percentile and after a change of weights; {dear:,} of either kind for bets and beliefs, and for
+the 95th percentile as a guardrail; {dealt:,} for dealing). The effect, shown as a share of the base value, is the one that a fixed horizon should find in
 80 %: 2.80 mean standard errors.
 
 **Simulated units.** Events per unit: exactly 1, or geometric with mean 5 or 20. Successes: 60 %, each unit with a rate
@@ -122,7 +122,7 @@ to be held back by the guardrails.""",
 
 QUANTILE_ROLLOUTS = """\
 Both arms are alike, with a 95th percentile of response times of 3 s; the mean response time decides. A percentile is
-sorted for, so these are streams of 5,000 units, looked at after every 5 units up to 1,000 and after every 50 from there
+sorted for, so these are 400 streams of 5,000 units, looked at after every 5 units up to 1,000 and after every 50 from there
 on; a look is left out where its standard error would have to be less than 0.4 times the true one for anything to be
 shown. "z test" knows the true standard error."""
 

@@ -42,6 +42,8 @@ class _Percentiles(NamedTuple):
     owners: Integers
     events: Integers
     """Up to each look."""
+    worked_out: dict[int, QuantileArm]
+    """By look: both guardrails ask for the same."""
 
     def value(self, look: int) -> float:
         n = int(self.events[look])
@@ -50,7 +52,9 @@ class _Percentiles(NamedTuple):
 
     def arm(self, look: int) -> QuantileArm:
         n = self.events[look]
-        return quantile_arm(self.values[:n], self.owners[:n], _SHARE)
+        if look not in self.worked_out:
+            self.worked_out[look] = quantile_arm(self.values[:n], self.owners[:n], _SHARE)
+        return self.worked_out[look]
 
 
 def quantile_rollouts(events: int, *, runs: int, seed: int, units: int = UNITS) -> Tally:
@@ -95,7 +99,7 @@ def _percentiles(drawn: Events, dealt: Bools, stream: Stream) -> _Percentiles:
     owners = np.repeat(np.arange(counts.size), counts)
     chosen = dealt[owners]
     running = (counts * dealt).cumsum()
-    return _Percentiles(drawn.values[chosen], owners[chosen], running[stream.every - 1 :: stream.every])
+    return _Percentiles(drawn.values[chosen], owners[chosen], running[stream.every - 1 :: stream.every], {})
 
 
 def _true_z(stream: Stream, arms: list[_Percentiles], single_se: float, *, bounded: bool) -> Floats:
