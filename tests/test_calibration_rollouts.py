@@ -167,7 +167,7 @@ def test_a_delay_that_most_streams_never_had_has_no_median() -> None:
 
 
 def test_a_95th_percentile_errs_in_five_percent_at_most_and_a_z_test_of_it_does_not() -> None:
-    tally = quantile_rollouts(10, runs=100, seed=66, units=3_000)
+    tally = quantile_rollouts(10, runs=60, seed=66, units=3_000)
     for one in (BEHIND_BOUND, BESIDE_CONTROL):
         for action in ("rollback", "promote"):
             assert tally.counts[f"{one.label}: {action}"] <= most(tally.runs)

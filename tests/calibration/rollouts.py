@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -192,11 +192,11 @@ def looks_to_ask(watch: Watch, one: Watched) -> Bools:
 
 def first_action(stream: Stream, one: Watched, asked: Bools, *, every: int) -> tuple[int, Action] | None:
     """Return the first look, with what is done there, at which `decide` rolls back or promotes."""
-    for look in _looks(stream, every):
-        if asked[look]:
-            action = action_at(stream, one, look)
-            if action in {"rollback", "promote"}:
-                return look, action
+    step = every // stream.every
+    for look in np.flatnonzero(asked[step - 1 :: step]) * step + step - 1:
+        action = action_at(stream, one, int(look))
+        if action in {"rollback", "promote"}:
+            return int(look), action
     return None
 
 
@@ -220,8 +220,3 @@ def action_at(stream: Stream, one: Watched, look: int) -> Action:
     )
     analysis = analyze(evidence, policy=policy)
     return decide(analysis, policy, NOON, DecisionState(started_at=START)).action
-
-
-def _looks(stream: Stream, every: int) -> Iterator[int]:
-    step = every // stream.every
-    yield from range(step - 1, stream.looks, step)

@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp
 
 from promptab.analysis.inference import FEW_SEQUENTIAL_UNITS
 from promptab.gathering import FEW_UNITS as FEW_SINGLE_UNITS
@@ -45,6 +46,7 @@ class Watch:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self._dealt: dict[Guardrail, Floats] = {}
+        self._means: dict[tuple[str, int], tuple[Floats, Floats]] = {}
 
     def fails(self, guardrail: Guardrail, alpha: float) -> Bools:
         """Say at which looks it fails at a share `alpha` of the budget."""
@@ -70,7 +72,7 @@ class Watch:
     def better(self, metric: str) -> Bools:
         """Say at which looks the primary metric is shown to be better, with the units that this needs."""
         sums = self.stream.sums[metric]
-        value, se = _difference(sums, 1.0)
+        value, se = self._difference(metric, 1.0)
         units = sums.units.sum(axis=0)
         sign = PLAN.definition(metric).sign
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -152,7 +154,7 @@ class Watch:
     def _against_bound(self, guardrail: Guardrail, beyond: Side) -> Claim:
         """Weigh the claim that the variant's own value is beyond the bound."""
         sums = self.stream.sums[guardrail.metric]
-        value, variance = _mean(sums, TREATMENT)
+        value, variance = self._mean(guardrail.metric, TREATMENT)
         sign = 1.0 if beyond == "greater" else -1.0
         with np.errstate(divide="ignore", invalid="ignore"):
             return Claim(sign * (value - guardrail.amount) / np.sqrt(variance), sums.units[TREATMENT])
@@ -163,9 +165,25 @@ class Watch:
         worse = -definition.sign
         factor = 1.0 + worse * guardrail.amount if guardrail.relative else 1.0
         null = 0.0 if guardrail.relative else worse * guardrail.amount
-        value, se = _difference(sums, factor)
+        value, se = self._difference(guardrail.metric, factor)
         with np.errstate(divide="ignore", invalid="ignore"):
             return Claim(worse * (value - null) / se, sums.units.sum(axis=0))
+
+    def _difference(self, metric: str, factor: float) -> tuple[Floats, Floats]:
+        """Return treatment minus `factor` times control, and its standard error; an arm that never varied borrows."""
+        (treatment, treated), (control, untreated) = (self._mean(metric, arm) for arm in (TREATMENT, CONTROL))
+        units = self.stream.sums[metric].units
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lent = (
+                np.where(treated == 0.0, untreated * units[CONTROL] / units[TREATMENT], treated),
+                np.where(untreated == 0.0, treated * units[TREATMENT] / units[CONTROL], untreated),
+            )
+            return treatment - factor * control, np.sqrt(lent[0] + factor * factor * lent[1])
+
+    def _mean(self, metric: str, arm: int) -> tuple[Floats, Floats]:
+        if (metric, arm) not in self._means:
+            self._means[metric, arm] = _mean(self.stream.sums[metric], arm)
+        return self._means[metric, arm]
 
 
 def bound_broken(stream: Stream, guardrail: Guardrail, beyond: Side, alpha: float) -> Bools:
@@ -178,7 +196,11 @@ def bound_broken(stream: Stream, guardrail: Guardrail, beyond: Side, alpha: floa
 
 
 def dealt_rates_log_e(stream: Stream, guardrail: Guardrail, *, looks: int) -> Floats:
-    """Return `regression_log_e_value` at so many looks from the first on."""
+    """Return `regression_log_e_value` at so many looks from the first on.
+
+    Where no single alternative has gained enough for a level of 5 %, it is what the best one of them has: a mixture
+    never has more, as its weights add up to 1.
+    """
     definition = PLAN.definition(guardrail.metric)
     sums, margin = stream.sums[guardrail.metric], guardrail.amount
     more = definition.direction == "increase"
@@ -187,11 +209,10 @@ def dealt_rates_log_e(stream: Stream, guardrail: Guardrail, *, looks: int) -> Fl
     good = sums.s if more else sums.units - sums.s
     bad = sums.units - good
     counts = np.stack([good[TREATMENT], bad[TREATMENT], good[CONTROL], bad[CONTROL]], axis=1)[:looks]
-    capitals = counts @ _gains(stream.share, slope, drop) + np.log(_points(slope, drop).weights)
-    # log Σ exp, without the checks of scipy's that take most of its time
-    most = capitals.max(axis=1, keepdims=True)
-    capitals -= most
-    log_e: Floats = most[:, 0] + np.log(np.exp(capitals, out=capitals).sum(axis=1))
+    gained = counts @ _gains(stream.share, slope, drop)
+    log_e: Floats = gained.max(axis=1, initial=-np.inf)
+    near = log_e >= -math.log(ALPHA) - _ROUNDING
+    log_e[near] = logsumexp(gained[near] + np.log(_points(slope, drop).weights), axis=1)
     return log_e
 
 
@@ -253,18 +274,6 @@ def _mean(sums: Sums, arm: int) -> tuple[Floats, Floats]:
         rounding = 1e-12 * (rr + offset * offset * nn)
         residual = np.where(residual <= rounding, 0.0, residual)
         return ratio, units / (units - 1.0) * residual / n / n
-
-
-def _difference(sums: Sums, factor: float) -> tuple[Floats, Floats]:
-    """Return treatment minus `factor` times control, and its standard error; an arm that never varied borrows."""
-    (treatment, treated), (control, untreated) = _mean(sums, TREATMENT), _mean(sums, CONTROL)
-    units = sums.units
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lent = (
-            np.where(treated == 0.0, untreated * units[CONTROL] / units[TREATMENT], treated),
-            np.where(untreated == 0.0, treated * units[TREATMENT] / units[CONTROL], untreated),
-        )
-        return treatment - factor * control, np.sqrt(lent[0] + factor * factor * lent[1])
 
 
 def _one_sided_log_e(claim: Claim, alpha: float) -> Floats:
