@@ -54,6 +54,7 @@ def test_beside_shadows_alone_nothing_is_decided_until_the_longest_time_has_pass
     assert "a is the only variant that is served" in goes_on.sentence
     over = decided(alone, said, now=after(48))
     assert (over.action, over.rule) == ("stop", "deadline")
+    assert over.inputs is not None
     assert redecide(over.inputs) == over
 
 

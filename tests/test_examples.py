@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -43,7 +44,15 @@ def run_example(name: str, *arguments: str, **variables: str) -> subprocess.Comp
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {"quickstart.py", "replay.py", "rollback.py", "several_processes.py", *LOCAL, "fastapi_app.py"}
+    tested = {
+        "quickstart.py",
+        "replay.py",
+        "rollback.py",
+        "several_processes.py",
+        "autopilot.py",
+        *LOCAL,
+        "fastapi_app.py",
+    }
     # what the others import is no example
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == tested | {"local_provider.py"}
 
@@ -125,6 +134,48 @@ def posted(address: str, path: str, **body: object) -> tuple[int, Any]:
     content = response.read()
     connection.close()
     return response.status, json.loads(content) if content else None
+
+
+@pytest.mark.parametrize(
+    ("how", "moves", "live"),
+    [
+        ([], [("keep", "Traffic grows from 0.2 to 1"), ("promote", "Promoted: 1.0.1 is ")], "1.0.1"),
+        (["--worse"], [("keep", "Rolled back: success_rate >= control - 5%: 1.0.1 has failed it")], "1.0.0"),
+    ],
+    ids=["better", "worse"],
+)
+def test_autopilot_ends_without_anybody_deciding(
+    tmp_path: Path, how: list[str], moves: list[tuple[str, str]], live: str
+) -> None:
+    done = run_example("autopilot.py", *how, "--url", f"sqlite:///{tmp_path / 'autopilot.db'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    told, history = (part.splitlines() for part in done.stdout.split("\n\n"))
+    assert history[0].split()[:4] == ["promote", "-", "->", "1.0.0"]
+    # a version that is worse may be rolled back in either step of the ramp
+    for move, (action, begins) in zip(history[-len(moves) :], moves, strict=True):
+        kept, _, _, reached, words = move.split(maxsplit=4)
+        assert (kept, words[: len(begins)]) == (action, begins)
+        assert any(line.startswith(words) for line in told)
+    assert reached == live
+
+
+def test_autopilot_is_fifteen_lines() -> None:
+    source = (ROOT / "examples" / "autopilot.py").read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    parts = [
+        node
+        for node in tree.body
+        if (isinstance(node, ast.AsyncFunctionDef) and node.name == "roll_out")
+        or (isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "POLICY")
+    ]
+    lines = [
+        line
+        for node in parts
+        for line in source.splitlines()[node.lineno - 1 : node.end_lineno]
+        if line.strip() and not line.strip().startswith("#")
+    ]
+    assert len(parts) == 2
+    assert len(lines) <= 15
 
 
 def test_quickstart_promotes_and_rolls_back(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 from tests.calibration.bandits import NULL_SETTINGS, REAL_SETTINGS, simulate_bandit
 from tests.calibration.dealing import BROKEN, DEALINGS, alarms
+from tests.calibration.detections import Detection, detected, falls
 from tests.calibration.experiments import Setting, Visits, simulate
 from tests.calibration.outcomes import BASE, METRICS, Population
+from tests.calibration.quantile_rollouts import quantile_rollouts
 from tests.calibration.quantiles import simulate_quantile
+from tests.calibration.rollouts import EVENTS_OF_UNITS, KINDS, rollouts, watched
 from tests.calibration.rules import beliefs, guardrails, histories
 from tests.calibration.schedule import ramped, steady
 from tests.calibration.small_samples import SCORES, bets, few_units
@@ -80,7 +83,7 @@ class Few(NamedTuple):
 Key = tuple[str, object]
 """Section and row."""
 
-Result = Tally | Pair
+Result = Tally | Pair | Detection
 Found = Mapping[Key, Result]
 Job = Callable[[], Result]
 
@@ -149,7 +152,7 @@ def jobs(runs: Runs) -> dict[Key, Job]:
         todo["dealing", label] = partial(
             alarms, dealing, per_day=DEALT_PER_DAY, runs=runs.dealt, seed=seed("dealing", label)
         )
-    return todo | bandit_jobs(runs)
+    return todo | bandit_jobs(runs) | acting(runs)
 
 
 def bandit_jobs(runs: Runs) -> dict[Key, Job]:
@@ -158,6 +161,22 @@ def bandit_jobs(runs: Runs) -> dict[Key, Job]:
         todo["bandits", setting] = partial(simulate_bandit, setting, runs.null, seed("bandits", setting))
     for setting in REAL_SETTINGS:
         todo["earning", setting] = partial(simulate_bandit, setting, runs.real, seed("earning", setting))
+    return todo
+
+
+def acting(runs: Runs) -> dict[Key, Job]:
+    """Return the part of `jobs` in which decisions act."""
+    todo: dict[Key, Job] = {}
+    for kind in KINDS:
+        todo["rollouts", kind] = partial(
+            rollouts, kind, watched(kind.situation), runs=runs.null, seed=seed("rollouts", kind)
+        )
+    for events in EVENTS_OF_UNITS:
+        todo["quantile rollouts", events] = partial(
+            quantile_rollouts, events, runs=runs.dear, seed=seed("quantile rollouts", events)
+        )
+    for fall in falls():
+        todo["detections", fall] = partial(detected, fall, runs=runs.null, seed=seed("detections", fall))
     return todo
 
 
@@ -222,6 +241,12 @@ def seed(*of: object) -> int:
 def pair_of(found: Found, section: str, row: object) -> Pair:
     one = found[section, row]
     assert isinstance(one, Pair)
+    return one
+
+
+def detection_of(found: Found, section: str, row: object) -> Detection:
+    one = found[section, row]
+    assert isinstance(one, Detection)
     return one
 
 

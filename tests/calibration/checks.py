@@ -93,6 +93,17 @@ COVERAGE = Promise("coverage: upper 99.9 % limit at least 95 %", ALPHA, _at_most
 ALARM = Promise("28 looks: sample-ratio alarms below 1 %", _ALARMS, _few_alarms)
 SAFETY = Promise("wrong verdicts at the margin: lower 99.9 % limit at most 5 %", ALPHA, _at_most_alpha)
 
+WRONG = Promise(
+    "looks after every 5 and every 50 units: lower 99.9 % limit of wrong rollbacks, or promotions, at most 5 %",
+    ALPHA,
+    _at_most_alpha,
+)
+FALSE_ALARM = Promise(
+    "looks after every 5 units: lower 99.9 % limit of rollbacks without a fall at most 5 %",
+    ALPHA,
+    _at_most_alpha,
+)
+
 
 def check(promise: Promise, tally: Tally, name: str, *, where: str, told: str) -> Check:
     """Hold the share of `name` to the promise; `where` and `told` are how the page shows it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.calibration import bandit_tables, experiment_tables, prose, rule_tables
+from tests.calibration import bandit_tables, experiment_tables, prose, rollout_tables, rule_tables
 from tests.calibration.cells import Found, Runs
 from tests.calibration.checks import FIXED_TOLERANCE, Check, Promise, chance_of_as_many_outside
 from tests.calibration.markdown import Section, table
@@ -23,6 +23,8 @@ TABLES = (
     rule_tables.beliefs,
     bandit_tables.bandits,
     bandit_tables.earning,
+    rollout_tables.rollouts,
+    rollout_tables.detections,
 )
 
 

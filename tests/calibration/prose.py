@@ -18,9 +18,9 @@ left out. Everything is seeded: the same code gives the same page.
 A small version of it is part of the test suite (`tests/test_calibration.py`).
 
 Each row is {null:,} experiments without an effect, for false positives, and {real:,} with one, for coverage and power
-({dear:,} for the 95th percentile and after a change of weights; {dear:,} of either kind for bets and beliefs;
-{dealt:,} for dealing). The effect, shown as a share of the base value, is the one that a fixed horizon should find in
-80 %: 2.80 mean standard errors.
+({dear:,} for the 95th percentile and after a change of weights; {dear:,} of either kind for bets and beliefs, and for
+the 95th percentile as a guardrail; {dealt:,} for dealing). The effect, shown as a share of the base value, is the one
+that a fixed horizon should find in 80 %: 2.80 mean standard errors.
 
 **Simulated units.** Events per unit: exactly 1, or geometric with mean 5 or 20. Successes: 60 %, each unit with a rate
 of its own from a beta distribution. Response times: lognormal with a mean of 1.2 s and 0.6 as the standard deviation of
@@ -99,3 +99,41 @@ or a worse variant where both are the same, with 5 events per unit and a correla
 of the analysis: choosing the variant is expected to cost at most 0.5 % of the control's value, and choosing the control
 more. A choice between equals costs nothing, so the rule is not concerned; whoever wants to know whether there is a
 difference should be."""
+
+ROLLOUTS_TITLE = "Wrong rollbacks and wrong promotions"
+ROLLOUTS = """\
+Streams of 20,000 units at 50/50 under a policy, looked at after every 5 units (4,000 looks) and after every 50 (400),
+until `decide` rolls back or promotes; both alphas are 5 %, and that of the guardrails is shared among them. Units have
+one event, or a geometric number with mean 10 and a correlation of 0.3 within a unit. Rates of one event a unit are read
+by exact e-processes, scores of fewer than 100 units by betting, everything else by asymptotic confidence sequences.
+Successes 90 %, refusals 5 %, response times of 1.2 s and costs of $ 0.004 per success (lognormal), relevance 0.7 of 1,
+ratings 3.8 of 5. Every rollback and promotion that is counted was decided by `analyze` and `decide`; at which looks to
+ask them is worked out by arrays, and a test holds both together at every look. "z test" is the careless way: any
+guardrail alarms by a one-sided z test at 5 %, after every 5 units from 30 units an arm on."""
+SITUATIONS = {
+    "no effect": """\
+Both arms are alike, and bounds are what they come to: every guardrail is only just kept, and every rollback and every
+promotion is wrong.""",
+    "at the margin": """\
+The treatment is worse than the control by exactly as much as each guardrail allows, so a rollback is wrong; and not
+better than that by anything, so a promotion is wrong too, although the rating, which decides, is really better: it has
+to be held back by the guardrails.""",
+}
+
+QUANTILE_ROLLOUTS = """\
+Both arms are alike, with a 95th percentile of response times of 3 s; the mean response time decides. A percentile is
+sorted for, so these are 400 streams of 5,000 units, looked at after every 5 units up to 1,000 and after every 50 from
+there on; a look is left out where its standard error would have to be less than 0.4 times the true one for anything to
+be shown. "z test" knows the true standard error."""
+
+DETECTIONS_TITLE = "How soon a fall is seen"
+DETECTIONS = """\
+A success rate that has fallen from 90 % at one event per unit, looked at after every 5 exposed units, alpha 5 %, in
+streams of at most 20,000 units: behind an absolute bound of 90 %, where only treated units are watched, and beside a
+concurrent control at 90 % (`success_rate >= control`) with the share r of the units treated. Counted are treated units
+exposed before the rollback, over all streams: the median and the 90th percentile, and in brackets how many times the
+information bound that is. That bound, what no rule of this alpha is below on average, is log(1/alpha)/KL(p1, p0) behind
+a bound p0; and r log(1/alpha)/J with J = r KL(pT, p) + (1 - r) KL(pC, p) and p = r pT + (1 - r) pC beside a control.
+Aimed at are medians of at most {bounded:g} times the first and {beside:g} times the second{missed}. "Seed 003" is the
+rule of that document on the same streams: roll back when the mean of more than 100 events is under 0.8. In the last row
+the bound is 0.8, which a rate of 82 % keeps."""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tests.calibration.cells import Found, Key, Pair, Result, Runs, jobs
+from tests.calibration.detections import Delay, Detection
 from tests.calibration.tally import Tally
 
 
@@ -33,12 +34,20 @@ def label(key: Key) -> str:
 def _plain(result: Result) -> dict[str, object]:
     if isinstance(result, Pair):
         return {"null": _plain(result.null), "real": _plain(result.real), "effect": result.effect}
+    if isinstance(result, Detection):
+        return {
+            "runs": result.runs,
+            "guardrail": result.guardrail._asdict(),
+            "seed": result.seed._asdict(),
+        }
     return {"runs": result.runs, "counts": dict(sorted(result.counts.items())), "se_sum": result.se_sum}
 
 
 def _result(plain: dict[str, Any]) -> Result:
     if "null" in plain:
         return Pair(_tally(plain["null"]), _tally(plain["real"]), plain["effect"])
+    if "guardrail" in plain:
+        return Detection(plain["runs"], Delay(**plain["guardrail"]), Delay(**plain["seed"]))
     return _tally(plain)
 
 

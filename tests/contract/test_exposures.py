@@ -194,7 +194,7 @@ async def test_analysed_counts_since_a_time_are_of_units_exposed_from_then_on(be
         await begun.keep(an_exposure(EXPERIMENT, unit, at=at))
 
     async def work(tx: Transaction) -> dict[str, int]:
-        return await tx.exposures.analysed_counts(EXPERIMENT.experiment_id, since=later)
+        return await tx.exposures.analysed_counts(EXPERIMENT, since=later)
 
     assert await begun.read(work) == {"a": 2}
 
