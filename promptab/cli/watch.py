@@ -13,6 +13,7 @@ import typer
 
 import promptab
 from promptab.cli.alerts import log_to_stderr
+from promptab.cli.decision_view import outcome, what
 from promptab.cli.exit_codes import ExitCode
 from promptab.cli.options import UrlOption
 from promptab.cli.output import console, note, visible
@@ -22,7 +23,6 @@ from promptab.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from promptab.alerts.channel import AlertSettings
-    from promptab.decisions.stored import DecisionStatus
     from promptab.watching import WatchUpdate
 
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*(s|m|h|d)?", re.ASCII)
@@ -143,15 +143,5 @@ def said(update: WatchUpdate) -> str:
         return f"watch: {update.state.replace('_', ' ')}: {update.sentence}"
     if update.decision is None:
         return f"{update.subject}: {update.sentence}"
-    word = _BECAME[update.decision.status].format(update.decision.decision.action)
-    return f"{update.subject}: {word}: {update.sentence}"
-
-
-_BECAME: dict[DecisionStatus, str] = {
-    "noted": "{}",
-    "pending": "{}, not applied",
-    "awaiting_approval": "{}, waits for approval",
-    "by_hand": "{}, to be done by hand",
-    "applied": "{}, applied",
-    "superseded": "{}, superseded",
-}
+    stored = update.decision
+    return f"{update.subject}: {what(stored.decision)} ({outcome(stored)}): {update.sentence}"

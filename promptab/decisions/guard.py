@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from promptab.decisions.decision import Decision
 from promptab.guardrails import Guardrail
 from promptab.models import Environment, PromptType
 from promptab.plan import AnalysisPlan
@@ -151,3 +152,8 @@ class GuardEvidence(Record):
             bounds=guard.bounds or (),
             tallies=guard.tallies,
         )
+
+
+def is_about_guard(decision: Decision) -> bool:
+    """Whether it is about a guarded version: its `experiment_id` is the guard's id, its `experiment` the prompt."""
+    return decision.inputs is not None and GUARD in decision.inputs.analysis

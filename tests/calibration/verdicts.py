@@ -16,8 +16,9 @@ from scipy.special import logsumexp
 from promptab.analysis.inference import FEW_SEQUENTIAL_UNITS
 from promptab.gathering import FEW_UNITS as FEW_SINGLE_UNITS
 from promptab.guardrails import Guardrail
+from promptab.stats.interval import Side
 from promptab.stats.metric import MetricDefinition
-from promptab.stats.rate_bound import Side, rate_log_e_value
+from promptab.stats.rate_bound import rate_log_e_value
 from promptab.stats.rate_regression import _gains, _points
 from promptab.stats.score_bound import score_log_e_value, score_regression_log_e_value
 from promptab.stats.sequential import tuning
