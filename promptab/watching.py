@@ -11,6 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import Literal
 
+from promptab.bandit import Rebalancing
 from promptab.checks import check_items, check_number
 from promptab.decisions.guard import Guard
 from promptab.decisions.stored import StoredDecision
@@ -19,7 +20,8 @@ from promptab.guarding import look_at_guard
 from promptab.leading import Leading
 from promptab.lifecycle import LIVE_STATUSES
 from promptab.managed import Clock
-from promptab.models import PromptExperiment
+from promptab.models import ExperimentStatus, PromptExperiment
+from promptab.rebalancing import rebalance
 from promptab.records import Record, Utc
 from promptab.rollout import Rollout
 from promptab.stores.base import Store, Transaction
@@ -109,17 +111,19 @@ class Round:
         )
 
     async def reported(
-        self, subject: str, look: Callable[[], Awaitable[StoredDecision | None]]
+        self, subject: str, look: Callable[[], Awaitable[StoredDecision | Rebalancing | None]]
     ) -> WatchUpdate | None:
         """Return what a look came to, also where it failed; None where there was nothing to look at any more."""
         try:
-            stored = await look()
+            found = await look()
         except StoreError:
             raise
         except Exception as error:  # one experiment must not keep the others from being looked at
             logger.exception("watch: the look at %s failed", subject)
             return self.update(subject, error=f"the look failed: {str(error) or type(error).__name__}")
-        return None if stored is None else self.update(subject, decision=stored)
+        if isinstance(found, Rebalancing):
+            return self.update(subject, detail=found.reason)
+        return None if found is None else self.update(subject, decision=found)
 
 
 Duty = Callable[[Round], AsyncGenerator[WatchUpdate]]
@@ -157,7 +161,22 @@ async def look_at_guards(looks: Round) -> AsyncGenerator[WatchUpdate]:
             yield update
 
 
-DUTIES: tuple[Duty, ...] = (look_at_experiments, look_at_guards)
+async def move_bandits(looks: Round) -> AsyncGenerator[WatchUpdate]:
+    """Take a batch step of every running bandit for which one is due; nothing where nothing is to be applied."""
+
+    async def listing(tx: Transaction) -> list[PromptExperiment]:
+        return await tx.experiments.listing(statuses=frozenset({ExperimentStatus.RUNNING}))
+
+    for experiment in await looks.store.read(listing) if looks.applies else []:
+        called = (experiment.name, experiment.experiment_id)
+        if experiment.bandit is None or not looks.goes_on or not looks.wants(*called):
+            continue
+        update = await looks.reported(experiment.name, partial(_rebalanced, looks, experiment))
+        if update is not None:
+            yield update
+
+
+DUTIES: tuple[Duty, ...] = (look_at_experiments, look_at_guards, move_bandits)
 """What a round consists of, in this order: the place for whatever else has to be done again and again by one alone."""
 
 
@@ -182,6 +201,14 @@ async def _guarded(looks: Round, guard: Guard) -> StoredDecision | None:
         apply=looks.applies,
         first=looks.check_leading,
     )
+
+
+async def _rebalanced(looks: Round, experiment: PromptExperiment) -> Rebalancing | None:
+    try:
+        found = await rebalance(looks.store, experiment.experiment_id, clock=looks.clock)
+    except NotFoundError:  # deleted since it was listed
+        return None
+    return found if found.changed else None
 
 
 async def _is_over(store: Store, experiment: PromptExperiment) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import promptab
-from promptab import InvalidInputError, Lab, Policy
+from promptab import Bandit, InvalidInputError, Lab, Policy, PromptVariant
 from promptab.decisions.stored import RolloutProgress
 from promptab.stores import sqlite
 from promptab.stores.base import Transaction
@@ -228,3 +228,28 @@ def test_a_watch_that_is_cancelled_in_any_step_leaves_nothing_half_applied(url: 
 
     with SteppingRunner() as runner:
         runner.run(swept())
+
+
+async def test_a_look_moves_the_weights_of_a_bandit_where_a_step_is_due(lab: Lab) -> None:
+    eager = Bandit(batch_hours=0.0, batch_units=20, minimum_units=20)
+    arms = [PromptVariant(key=key, config={"key": key}) for key in "ab"]
+    made = await lab.experiments.create_experiment("tone", "config", arms, bandit=eager, salt="s")
+    events = []
+    for unit in map(str, range(200)):
+        variant = (await lab.experiments.assign("tone", unit)).variant
+        events.append(
+            {"experiment_id": "tone", "variant": variant, "user_id": unit, "success": variant == "b"}
+        )
+    await lab.metrics.record_many(events)
+    for idle in (await looked(lab, apply=False), await looked(lab, "another")):
+        assert [update.subject for update in idle] == [""]
+        unmoved = await lab.experiments.get_experiment(made.experiment_id)
+        assert unmoved is not None
+        assert unmoved.traffic_split == {"a": 0.5, "b": 0.5}
+    [update] = await looked(lab)
+    assert (update.state, update.subject, update.decision) == ("leading", "tone", None)
+    moved = await lab.experiments.get_experiment(made.experiment_id)
+    assert moved is not None
+    assert moved.traffic_split["b"] > 0.9
+    [after] = await looked(lab)
+    assert (after.subject, after.sentence) == ("", "nothing that has a policy or a guard is running")
