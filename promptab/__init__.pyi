@@ -50,6 +50,7 @@ from .models import (
 from .plan import AnalysisPlan
 from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats
+from .shadow_place import ShadowPlace
 from .shadowing import ShadowSettings, ShadowStats
 from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
@@ -109,6 +110,7 @@ __all__ = [
     "QueueStats",
     "RampStep",
     "ReplayResult",
+    "ShadowPlace",
     "ShadowReport",
     "ShadowSettings",
     "ShadowStats",

@@ -340,6 +340,7 @@ async def test_a_program_that_closes_nothing_ends_all_the_same(server: TwoFacedS
     await lab.close()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_child_has_none_of_its_parents_runs(lab: Lab, server: TwoFacedServer, client: Any) -> None:
     await experiment_with_shadow(lab)
     server.gate.clear()
