@@ -58,6 +58,7 @@ from .plan import AnalysisPlan
 from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats
 from .rollout import Rollout
+from .shadow_place import ShadowPlace
 from .shadowing import ShadowSettings, ShadowStats
 from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
@@ -126,6 +127,7 @@ __all__ = [
     "Rebalancing",
     "ReplayResult",
     "Rollout",
+    "ShadowPlace",
     "ShadowReport",
     "ShadowSettings",
     "ShadowStats",

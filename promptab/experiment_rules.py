@@ -141,6 +141,12 @@ def check_key(field: str, key: str, keys: Sequence[str]) -> str:
     return key
 
 
+def check_shadow_key(experiment: PromptExperiment, key: str) -> None:
+    if experiment.shadow(key) is None:
+        keys = ", ".join(shadow.key for shadow in experiment.shadows) or "none"
+        raise InvalidInputError("variant", key, f"one of the experiment's shadows: {keys}")
+
+
 def check_unit_kind(unit: str) -> UnitKind:
     for kind in get_args(UnitKind):
         if unit == kind:

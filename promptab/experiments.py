@@ -28,6 +28,7 @@ from promptab.experiment_rules import (
     check_plan,
     check_policy,
     check_schedule,
+    check_shadow_key,
     check_split,
     check_unit_kind,
     check_variants,
@@ -87,10 +88,8 @@ class ABTestManager(Assigning):
         salt: str | None = None,
         created_by: str | None = None,
     ) -> PromptExperiment:
-        """Create an experiment over at least two variants, running unless `status` says `draft`.
-
-        Variants with `shadow` are never served: they are run beside what is. One variant that is served is enough
-        where there is one of these.
+        """Create an experiment over at least two variants, running unless `status` says `draft`. Those with `shadow`
+        are run beside what is served; where there is one of them, one that is served is enough.
 
         `name` is also the prompt's, unless `prompt_name` names another. Weights are relative; `traffic_split`
         (variant key -> weight) goes before the variants' own. The first variant is the control unless
@@ -342,9 +341,7 @@ class ABTestManager(Assigning):
         """
         part = check_share("share", share)
         found = await find_experiment(await self._store(), experiment, now=self._clock())
-        if found.shadow(variant) is None:
-            keys = ", ".join(shadow.key for shadow in found.shadows) or "none"
-            raise InvalidInputError("variant", variant, f"one of the experiment's shadows: {keys}")
+        check_shadow_key(found, variant)
         now = self._clock()
 
         async def work(tx: Transaction) -> PromptExperiment:
