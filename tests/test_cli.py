@@ -81,6 +81,7 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "decisions",
                 "approve",
                 "override",
+                "watch",
             ),
         ]
     )

@@ -36,7 +36,7 @@ def watch(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             help="Experiments, or prompts whose live version is guarded.",
             show_default="all",
         ),
@@ -63,6 +63,7 @@ def watch(
     Ctrl-C end it at once, with nothing half-applied. Exit codes of --once: 0 fine, 1 a look failed, 7 the store is
     away.
 
+    $ promptab promote system/support_reply@1.2.0 --guard careful
     $ promptab watch
     $ promptab watch support_reply --interval 5m
     $ promptab watch --once --json
