@@ -3,6 +3,7 @@
     PromptabError
     ├── NotFoundError (LookupError)         a change names something that does not exist
     ├── ConflictError                       somebody else was faster, or both sides changed; look again and retry
+    │   └── NotLeadingError                 another process leads by now, and does what this one was about to do
     ├── InvalidInputError (ValueError)      the argument is wrong; the message names field, value, bound and remedy
     │   ├── TemplateError                   a template that does not parse or uses what is not allowed; has a line
     │   ├── TemplateLimitError              a render that costs more than its limits allow
@@ -42,6 +43,10 @@ class NotFoundError(PromptabError, LookupError):
 
 class ConflictError(PromptabError):
     """The state is no longer what the caller saw: another writer won, or both sides changed."""
+
+
+class NotLeadingError(ConflictError):
+    """Another process has begun to lead since; nothing was changed, and the new leader looks for itself."""
 
 
 class InvalidInputError(PromptabError, ValueError):

@@ -15,7 +15,7 @@ from promptab.bandit import Rebalancing
 from promptab.checks import check_items, check_number
 from promptab.decisions.guard import Guard
 from promptab.decisions.stored import StoredDecision
-from promptab.errors import NotFoundError, StateError, StoreError
+from promptab.errors import NotFoundError, NotLeadingError, PromptabError, StateError, StoreError
 from promptab.guarding import look_at_guard
 from promptab.leading import Leading
 from promptab.lifecycle import LIVE_STATUSES
@@ -116,10 +116,11 @@ class Round:
         """Return what a look came to, also where it failed; None where there was nothing to look at any more."""
         try:
             found = await look()
-        except StoreError:
+        except (StoreError, NotLeadingError):
             raise
         except Exception as error:  # one experiment must not keep the others from being looked at
-            logger.exception("watch: the look at %s failed", subject)
+            if not isinstance(error, PromptabError):
+                logger.exception("watch: the look at %s failed", subject)
             return self.update(subject, error=f"the look failed: {str(error) or type(error).__name__}")
         if isinstance(found, Rebalancing):
             return self.update(subject, detail=found.reason)
@@ -127,8 +128,8 @@ class Round:
 
 
 Duty = Callable[[Round], AsyncGenerator[WatchUpdate]]
-"""Something that the leader does in each round, and says what came of it. A `StoreError` ends the round; whatever else
-goes wrong is its own to report.
+"""Something that the leader does in each round, and says what came of it. A `StoreError` or a `NotLeadingError` ends the
+round; whatever else goes wrong is its own to report.
 """
 
 
@@ -288,6 +289,9 @@ class Watch:
                         yield update
         except StoreError as error:
             yield self._away(error)
+            return
+        except NotLeadingError as error:
+            yield self._about("standing_by", str(error))
             return
         self._waited = False
         if not subjects:

@@ -82,6 +82,7 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "decisions",
                 "approve",
                 "override",
+                "watch",
             ),
         ]
     )

@@ -39,6 +39,7 @@ ELSEWHERE = frozenset(
         "decisions",
         "approve",
         "override",
+        "watch",
     }
 )
 """Commands whose examples need other files, a model, a policy or many units, and are run by their own tests."""

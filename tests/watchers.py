@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +30,12 @@ class Watcher:
     """A process that prints a JSON document a line."""
 
     def __init__(self, *command: str) -> None:
+        # a pipe that nobody reads would hold up whoever has much to say
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the process has ended
         self.process = subprocess.Popen(
             [sys.executable, *command],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             env=environment(),
         )
@@ -82,10 +85,10 @@ class Watcher:
         """Wait until it has ended."""
         code = self.process.wait(timeout=HANG_SECONDS)
         self._reader.join(timeout=HANG_SECONDS)
-        assert self.process.stderr is not None
         assert self.process.stdout is not None
-        errors = self.process.stderr.read()
-        self.process.stderr.close()
+        self._errors.seek(0)
+        errors = self._errors.read()
+        self._errors.close()
         self.process.stdout.close()
         return subprocess.CompletedProcess(self.process.args, code, "", errors)
 

@@ -75,7 +75,6 @@ def promote(
 
     $ promptab promote system/greeting@1.0.0 --reason "reviewed by the support team"
     $ promptab promote system/greeting@latest --environment staging
-    $ promptab promote system/greeting@1.2.0 --guard careful
     """
     policy = None if guard is None else chosen_policy(guard, policy_file).policy
 

@@ -39,7 +39,7 @@ def watch(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             help="Experiments, or prompts whose live version is guarded.",
             show_default="all",
         ),
@@ -68,6 +68,7 @@ def watch(
     error) and to the webhooks that promptab.yaml declares. Exit codes of --once: 0 fine, 1 a look failed, 7 the store
     is away.
 
+    $ promptab promote system/support_reply@1.2.0 --guard careful
     $ promptab watch
     $ promptab watch support_reply --interval 5m
     $ promptab watch --once --json

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from promptab import ConflictError, StoreError
+from promptab import NotLeadingError, StoreError
 from promptab.stores.base import Leadership, Store, Transaction
 from promptab.stores.opening import open_store
 
@@ -104,14 +104,14 @@ async def test_a_change_of_a_former_leader_is_refused(store: Store, second: Stor
     await check(store, term)
     newer = await other.claim()
     assert newer is not None
-    with pytest.raises(ConflictError, match=r"another one leads by now \(term 2, and this one's was 1\)"):
+    with pytest.raises(NotLeadingError, match=r"another one leads by now \(term 2, and this one's was 1\)"):
         await check(store, term)
     await check(second, newer)
     await other.release()
 
 
 async def test_a_term_that_nobody_ever_had_is_refused(store: Store) -> None:
-    with pytest.raises(ConflictError):
+    with pytest.raises(NotLeadingError):
         await check(store, 1)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, ColumnElement, case, func, select, type_coerc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.errors import ConflictError
+from promptab.errors import NotLeadingError
 from promptab.stores.watch_schema import leases
 
 NOBODY = ""
@@ -54,11 +54,11 @@ class LeaseQueries:
         await self._connection.execute(update(leases).where(*held).values(holder=NOBODY))
 
     async def check(self, name: str, term: int) -> None:
-        """Raise `ConflictError` unless nobody has begun to lead since that term: the last look before a change."""
+        """Raise `NotLeadingError` unless nobody has begun to lead since that term: the last look before a change."""
         query = select(leases.c.term).where(leases.c.name == name)
         newest = (await self._connection.execute(query)).scalar_one_or_none()
         if newest != term:
-            raise ConflictError(
+            raise NotLeadingError(
                 f"{name}: another one leads by now (term {newest}, and this one's was {term}), so nothing was changed; "
                 "the new leader looks for itself"
             )
