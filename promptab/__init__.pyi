@@ -11,6 +11,7 @@ from .choice import Choice
 from .completing import Completion
 from .decisions.deciding import decide, redecide
 from .decisions.decision import Decision, DecisionState
+from .decisions.guard import Guard
 from .decisions.stored import StoredDecision
 from .delivering.passes import DeliveryReport
 from .diff import VersionDiff
@@ -59,6 +60,7 @@ from .stats.metric import MetricDefinition
 from .tracking import track_cache_operation, track_llm_call, track_rag_retrieval
 from .trying import CaseReport
 from .versions import UnderstatedVersionWarning, VersionManager
+from .watching import WatchUpdate
 
 __version__: str
 
@@ -87,6 +89,7 @@ __all__ = [
     "FileSystemPromptLibrary",
     "FinishedCall",
     "GateError",
+    "Guard",
     "Guardrail",
     "InteractionResult",
     "InvalidInputError",
@@ -133,6 +136,7 @@ __all__ = [
     "VersionDiff",
     "VersionManager",
     "VersionStatus",
+    "WatchUpdate",
     "Webhook",
     "decide",
     "open",

@@ -68,13 +68,18 @@ async def keep_unmoved(tx: Transaction, decision: Decision) -> StoredDecision:
     if latest is not None and _is_again(latest, decision, None):
         await tx.decisions.seen_again(latest.sequence, decision.at)
         return latest.model_copy(update={"seen": latest.seen + 1, "seen_at": decision.at})
-    return await tx.decisions.append(_new(decision, None, "noted"))
+    return await tx.decisions.append(
+        _new(decision, None, "noted" if decision.action == "continue" else "pending")
+    )
 
 
 async def keep_by_hand(
     tx: Transaction, decision: Decision, standing: Standing | None = None
 ) -> StoredDecision:
-    """Store a decision of a person, about to take effect in this transaction; it supersedes all that is open."""
+    """Store a decision that takes effect in this transaction: a person's, or one about a guard.
+
+    It supersedes all that is open.
+    """
     outdated = await tx.decisions.open(decision.experiment_id)
     await supersede(tx, outdated, by=decision.sentence, at=decision.at)
     return await tx.decisions.append(_new(decision, standing, "pending"))

@@ -15,10 +15,7 @@ from typing import Any
 from promptab.alerting import raise_applied, raise_guard_alerts
 from promptab.criteria import read_criteria
 from promptab.decision_keeping import keep_by_hand, keep_unmoved
-from promptab.decisions.decision import Decision
-from promptab.decisions.drawing_bounds import definition_of, drawn_bounds
-from promptab.decisions.guard import Guard, GuardEvidence, GuardStatus
-from promptab.decisions.guarded import decide_guard, guard_readings
+from promptab.decisions.guard import GUARD, Guard, GuardEvidence, GuardStatus, Weighed, definition_of
 from promptab.decisions.stored import StoredDecision
 from promptab.errors import InvalidInputError, StateError
 from promptab.managed import Clock
@@ -26,7 +23,6 @@ from promptab.models import Deployment, Environment, PromptVersion
 from promptab.pointing import Occasion, existing_version, roll_back, rollback_target
 from promptab.policy import Policy
 from promptab.stores.base import Store, Transaction, Work
-from promptab.stores.queries.guard_tallies import Weighed
 from promptab.totalling import add_up, fold_all
 
 GUARD_ACTOR = "guard"
@@ -107,9 +103,11 @@ async def look_at_guard(
 ) -> StoredDecision | None:
     """Weigh what was recorded of the version until now; return what was decided, stored and, if `apply`, done.
 
-    None where the guard has ended meanwhile. `first` is awaited in the transaction that applies, before anything is
-    changed, and may refuse.
+    None where the guard has ended meanwhile. What is not applied is pending: `Lab.apply` does it. `first` is awaited in
+    the transaction that applies, before anything is changed, and may refuse.
     """
+    from promptab.decisions.guarded import decide_guard  # noqa: PLC0415 - brings scipy, as an analysis does
+
     await store.flush()
     if guard.bounds is None:
         await _draw_bounds(store, guard)
@@ -129,13 +127,19 @@ async def look_at_guard(
     async def act(tx: Transaction) -> StoredDecision | None:
         if first is not None:
             await first(tx)
-        return await _applied(tx, guard, decision, actor)
+        current = await tx.guards.by_id(guard.guard_id)
+        if current is None or current.status != "watching":
+            return None
+        stored = await keep_by_hand(tx, decision)
+        return await apply_to_guard(tx, stored, Occasion(decision.at, actor))
 
     return await store.write(act)
 
 
 async def _draw_bounds(store: Store, guard: Guard) -> None:
     """Settle where the guardrails draw their lines, by what the version before had until the promotion."""
+    from promptab.decisions.drawing_bounds import drawn_bounds  # noqa: PLC0415 - as above
+
     await add_up(store, "versions")
 
     async def work(tx: Transaction) -> None:
@@ -174,23 +178,24 @@ async def _tallied(store: Store, guard: Guard) -> Guard:
     return await store.read(current)
 
 
-async def _applied(tx: Transaction, guard: Guard, decision: Decision, actor: str) -> StoredDecision | None:
-    """Take the version out, or end the guard, unless another one has or the environment was moved."""
+async def apply_to_guard(tx: Transaction, stored: StoredDecision, occasion: Occasion) -> StoredDecision:
+    """Take the version out, or end the guard; superseded where the guard has ended or the environment was moved.
+
+    One that was applied or superseded already is returned as it is. Raises `StateError` where what was live before is
+    gone; nothing has changed then.
+    """
+    if stored.status != "pending":
+        return stored
+    guard = await tx.guards.by_id(stored.decision.experiment_id)
+    assert guard is not None  # noqa: S101 - guards are never deleted
     live_id = await tx.deployments.pointer(guard.prompt_type, guard.name, guard.environment)
-    if live_id != guard.version_id:
-        detail = f"{guard.environment} was moved without an entry in its history"
-        await tx.guards.end(guard.guard_id, "moved", at=decision.at, detail=detail)
-        return None
-    status: GuardStatus = "rolled_back" if decision.action == "rollback" else "kept"
-    if not await tx.guards.end(guard.guard_id, status, at=decision.at, detail=decision.sentence):
-        return None
-    detail, effects = f"The guard of {guard.label} has ended", {}
-    if decision.action == "rollback":
-        move = await _taken_back(tx, guard, decision, actor)
-        detail = f"{guard.environment} is back at {move.version}"
-        effects = {"deployment": move.sequence, "moved": move.action}
-    stored = await keep_by_hand(tx, decision)
-    settled = stored.settled("applied", at=decision.at, detail=detail, actor=actor, effects=effects)
+    if guard.status != "watching" or live_id != guard.version_id:
+        moved = guard.detail or f"{guard.environment} was moved without an entry in its history"
+        await tx.guards.end(guard.guard_id, "moved", at=occasion.at, detail=moved)
+        settled = stored.settled("superseded", at=occasion.at, detail=moved)
+        await tx.decisions.settle([settled])
+        return settled
+    settled = await _acted(tx, guard, stored, occasion)
     await tx.decisions.settle([settled])
     await _raise_alerts(tx, guard, settled)
     await raise_applied(tx, settled)
@@ -198,24 +203,47 @@ async def _applied(tx: Transaction, guard: Guard, decision: Decision, actor: str
 
 
 async def _raise_alerts(tx: Transaction, guard: Guard, stored: StoredDecision) -> None:
+    from promptab.decisions.guarded import guard_readings  # noqa: PLC0415 - as above
+
     readings = guard_readings(GuardEvidence.of(guard), guard.policy)
     await raise_guard_alerts(tx, stored.decision, readings, decision_id=stored.decision_id)
 
 
-async def _taken_back(tx: Transaction, guard: Guard, decision: Decision, actor: str) -> Deployment:
+async def _acted(tx: Transaction, guard: Guard, stored: StoredDecision, occasion: Occasion) -> StoredDecision:
+    decision, effects = stored.decision, {}
+    status: GuardStatus = "rolled_back" if decision.action == "rollback" else "kept"
+    await tx.guards.end(guard.guard_id, status, at=occasion.at, detail=decision.sentence)
+    detail = f"The guard of {guard.label} has ended"
+    if decision.action == "rollback":
+        move = await _taken_back(tx, guard, stored, occasion)
+        detail = f"{guard.environment} is back at {move.version}"
+        effects = {"deployment": move.sequence, "moved": move.action}
+    return stored.settled("applied", at=occasion.at, detail=detail, actor=occasion.actor, effects=effects)
+
+
+async def _taken_back(
+    tx: Transaction, guard: Guard, stored: StoredDecision, occasion: Occasion
+) -> Deployment:
+    from promptab.decisions.guarded import guard_readings  # noqa: PLC0415 - as above
+
+    decision = stored.decision
     target = await rollback_target(tx, guard.prompt_type, guard.name, guard.environment)
     if target is None:
         raise StateError(
             f"{guard.label} has failed a guardrail, but what was live before is gone; promote the version that should "
             f"be live. {decision.sentence}"
         )
-    left = await existing_version(tx, guard.version_id)
-    readings = guard_readings(GuardEvidence.of(guard), guard.policy)
+    assert decision.inputs is not None  # noqa: S101 - a look has decided it
+    readings = guard_readings(GuardEvidence.model_validate(decision.inputs.analysis[GUARD]), guard.policy)
     evidence = {
+        "decision_id": stored.decision_id,
+        "action": decision.action,
+        "rule": decision.rule,
         "guard": guard.guard_id,
         "policy_digest": guard.policy_digest,
         "since": guard.since.isoformat(),
         "guardrails": [reading.model_dump(mode="json") for reading in readings],
     }
-    occasion = Occasion(decision.at, actor, decision.sentence, evidence)
-    return await roll_back(tx, target, left, guard.environment, occasion)
+    left = await existing_version(tx, guard.version_id)
+    told = Occasion(occasion.at, occasion.actor, decision.sentence, evidence)
+    return await roll_back(tx, target, left, guard.environment, told)

@@ -14,9 +14,11 @@ from promptab.checks import check_count, check_label, check_text, required_id
 from promptab.decision_keeping import keep_by_hand, keep_decision, standing_of
 from promptab.decisions.deciding import decide
 from promptab.decisions.decision import Action, Decision
+from promptab.decisions.guard import is_about_guard
 from promptab.decisions.stored import RolloutProgress, Standing, StoredDecision
 from promptab.errors import ConflictError, InvalidInputError, NotFoundError, StateError
 from promptab.experiment_rules import check_key
+from promptab.guarding import apply_to_guard
 from promptab.lifecycle import LIVE_STATUSES
 from promptab.managed import Clock, Managed, utc_now
 from promptab.models import ExperimentStatus, PromptExperiment
@@ -114,13 +116,18 @@ class Rollout(Managed):
         async def work(tx: Transaction) -> StoredDecision:
             if first is not None:
                 await first(tx)
-            return await apply_decision(tx, await _existing(tx, decision_id), occasion)
+            stored = await _existing(tx, decision_id)
+            if is_about_guard(stored.decision):
+                return await apply_to_guard(tx, stored, occasion)
+            return await apply_decision(tx, stored, occasion)
 
         return await store.write(work)
 
     async def decisions(self, experiment: str, *, limit: int | None = None) -> list[StoredDecision]:
         """Return what was decided about an experiment, newest first: also of one that has been deleted, by its id or
-        name. Raises `NotFoundError` where nothing is known of it.
+        name, and about a prompt with guarded versions, as in system/greeting.
+
+        Raises `NotFoundError` where nothing is known of it.
         """
         most = None if limit is None else check_count("limit", limit)
         store = await self._store()
@@ -133,6 +140,33 @@ class Rollout(Managed):
                 raise
             return gone
         return await store.read(lambda tx: tx.decisions.of(found.experiment_id, limit=most))
+
+    async def decision(self, experiment: str, decision_id: str) -> StoredDecision:
+        """Return one decision about an experiment, or a guarded prompt, by its id or the beginning of it.
+
+        Raises `NotFoundError`, and `StateError` where several begin like that.
+        """
+        wanted = check_label("decision_id", decision_id)
+        store = await self._store()
+        try:
+            found = await find_experiment(store, experiment, now=self._clock())
+            named = await store.read(lambda tx: tx.decisions.beginning(found.experiment_id, wanted))
+        except NotFoundError:
+            known = await self.decisions(experiment)
+            named = [stored for stored in known if stored.decision_id.startswith(wanted)]
+        if not named:
+            raise NotFoundError("decision", wanted, f"list them with `promptab decisions {experiment}`")
+        if len(named) > 1:
+            raise StateError(
+                f"several decisions about {experiment!r} begin with {wanted}; give more of the id"
+            )
+        return named[0]
+
+    async def progress(self, experiment: str) -> RolloutProgress:
+        """Return how far decisions and people have brought an experiment. Raises `NotFoundError`."""
+        store = await self._store()
+        found = await find_experiment(store, experiment, now=self._clock())
+        return await store.read(lambda tx: tx.rollouts.of(found.experiment_id))
 
     async def approve(self, experiment: str, *, reason: str = "", actor: str | None = None) -> StoredDecision:
         """Apply the decision about the experiment that waits for a person; superseded where something has moved.

@@ -48,7 +48,7 @@ def after(hours: float) -> datetime:
 def test_a_variant_that_is_better_is_promoted() -> None:
     found = decided(BETTER)
     assert (found.action, found.rule, found.variants, found.consent) == ("promote", "won", ("b",), "none")
-    assert found.sentence.startswith("Promoted: b is 15.0 points better")
+    assert found.sentence.startswith("Promote: b is 15.0 points better")
     assert found.numbers["value"] == pytest.approx(0.15)
     assert found.policy_digest == Policy().digest
 
@@ -109,7 +109,7 @@ def test_a_failed_guardrail_comes_before_a_win() -> None:
     said = policy(guardrails=["cost <= 0.5"])
     found = decided(BETTER | {"cost": cost}, said)
     assert (found.action, found.rule, found.variants) == ("rollback", "guardrail", ("b",))
-    assert found.sentence.startswith("Rolled back: cost <= 0.5: b has failed it; it has 0.6 over 2000 units")
+    assert found.sentence.startswith("Rollback: cost <= 0.5: b has failed it; it has 0.6 over 2000 units")
     assert found.numbers["alpha"] == 0.05
     paused = decided(BETTER | {"cost": cost}, policy(guardrails=["cost <= 0.5"], on_failed_guardrail="pause"))
     assert (paused.action, paused.rule) == ("pause", "guardrail")

@@ -165,7 +165,22 @@ async def test_a_look_that_does_not_apply_says_what_it_would_do(stage: Stage) ->
     await stage.record(stage.second, outcomes(0.5, 60))
     stored = await stage.look(apply=False)
     assert stored is not None
-    assert (stored.decision.action, stored.status, await stage.live()) == ("rollback", "noted", "1.0.1")
+    assert (stored.decision.action, stored.status, await stage.live()) == ("rollback", "pending", "1.0.1")
+    for _ in range(2):
+        applied = await stage.lab.apply(stored, actor="ada")
+        assert (applied.status, applied.actor, await stage.live()) == ("applied", "ada", "1.0.0")
+    assert len(await stage.history()) == 3
+
+
+async def test_what_was_not_applied_is_superseded_by_a_move_in_between(stage: Stage) -> None:
+    await stage.promote(RATE)
+    await stage.record(stage.second, outcomes(0.5, 60))
+    stored = await stage.look(apply=False)
+    assert stored is not None
+    await stage.lab.versions.promote(stage.first.version_id, actor="ada")
+    applied = await stage.lab.apply(stored)
+    assert (applied.status, applied.detail) == ("superseded", "production was moved to 1.0.0 by ada")
+    assert len(await stage.history()) == 3
 
 
 async def test_what_is_refused_before_the_change_changes_nothing(stage: Stage) -> None:

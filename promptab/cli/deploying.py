@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptab.cli.arguments import actor_or_user, read_time
+from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption, chosen_policy
 from promptab.cli.options import (
     ActorOption,
     EnvironmentOption,
@@ -22,6 +23,7 @@ from promptab.cli.options import (
 from promptab.cli.output import emit, run, table, visible
 from promptab.cli.references import Prompt, find_exactly, find_prompt, parse_prompt, parse_reference
 from promptab.cli.wording import moment
+from promptab.decisions.guard import Guard
 from promptab.deploying import UNSET
 from promptab.lab import Lab
 from promptab.models import Deployment, PromptVersion
@@ -51,6 +53,16 @@ def promote(
             help="Only if no case that passed on what is live fails on this version; otherwise exit code 8.",
         ),
     ] = False,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            "--guard",
+            metavar="POLICY",
+            help="Watch it from now on by the guardrails of this policy of promptab.yaml.",
+            show_default=False,
+        ),
+    ] = None,
+    policy_file: PolicyFileOption = POLICY_FILE,
     prompt_type: TypeOption = None,
     actor: ActorOption = None,
     url: UrlOption = None,
@@ -58,11 +70,14 @@ def promote(
 ) -> None:
     """Make a version live in an environment. Doing it again changes nothing.
 
-    --gate goes by the results that `promptab test` has kept, and refuses what was not tried.
+    --gate goes by the results that `promptab test` has kept, and refuses what was not tried. With --guard `promptab
+    watch` rolls the version back by itself once a guardrail has failed.
 
     $ promptab promote system/greeting@1.0.0 --reason "reviewed by the support team"
     $ promptab promote system/greeting@latest --environment staging
+    $ promptab promote system/greeting@1.2.0 --guard careful
     """
+    policy = None if guard is None else chosen_policy(guard, policy_file).policy
 
     async def work(lab: Lab) -> Deployment:
         version = await find_exactly(lab, parse_reference(reference, prompt_type))
@@ -73,6 +88,7 @@ def promote(
             expected=UNSET if expected is None else None if expected == "none" else expected,
             actor=actor_or_user(actor),
             gate=gate,
+            guard=policy,
         )
 
     move = run(work, url=url)
@@ -154,9 +170,10 @@ def deployments(
     """
     time = None if at is None else read_time("--at", at, now=datetime.now(UTC))
 
-    async def history(lab: Lab) -> tuple[Prompt, list[Deployment]]:
+    async def history(lab: Lab) -> tuple[Prompt, list[Deployment], list[Guard]]:
         found = await find_prompt(lab, parse_prompt(prompt, prompt_type))
-        return found, await lab.versions.deployments(found.name, found.prompt_type, environment)
+        moves = await lab.versions.deployments(found.name, found.prompt_type, environment)
+        return found, moves, await lab.versions.guards(found.name, found.prompt_type)
 
     async def live(lab: Lab) -> PromptVersion | None:
         assert time is not None  # noqa: S101 - narrows the type
@@ -174,12 +191,14 @@ def deployments(
             human=lambda to: to.print(_live_then(version, where, time)),
         )
         return
-    found, moves = run(history, url=url)
-    emit(moves, as_json=as_json, human=lambda to: _print_history(to, found, moves))
+    found, moves, watching = run(history, url=url)
+    emit(moves, as_json=as_json, human=lambda to: _print_history(to, found, moves, watching))
 
 
 def _print_promotion(to: Console, move: Deployment) -> None:
     to.print(_live_now(move))
+    if "guard" in (move.evidence or {}):
+        to.print("guarded: `promptab watch` takes it back once a guardrail has failed")
     gate = (move.evidence or {}).get("gate") or {}
     if gate.get("failed"):
         failed = ", ".join(gate["failed"])
@@ -213,7 +232,9 @@ def _paused(move: Deployment) -> list[Any]:
     return list((move.evidence or {}).get("paused_experiments", ()))
 
 
-def _print_history(to: Console, prompt: Prompt, moves: Sequence[Deployment]) -> None:
+def _print_history(
+    to: Console, prompt: Prompt, moves: Sequence[Deployment], watching: Sequence[Guard]
+) -> None:
     if not moves:
         to.print(f"{prompt.label} was never live anywhere.")
         return
@@ -230,3 +251,7 @@ def _print_history(to: Console, prompt: Prompt, moves: Sequence[Deployment]) -> 
             move.reason,
         )
     to.print(rows)
+    for guard in watching:
+        until = "until it is moved" if guard.until is None else f"until {moment(guard.until)}"
+        lines = ", ".join(guardrail.text for guardrail in guard.policy.guardrails)
+        to.print(f"{guard.version} is guarded in {guard.environment} {until}: {lines}")

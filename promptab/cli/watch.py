@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import promptab
-from promptab.cli.alerts import log_to_stderr
+from promptab.cli.alerts import alert_settings, log_to_stderr
+from promptab.cli.decision_view import outcome, what
 from promptab.cli.exit_codes import ExitCode
+from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption
 from promptab.cli.options import UrlOption
 from promptab.cli.output import console, note, visible
-from promptab.cli.project_file import ProjectFileOption, read_project_file
 from promptab.cli.wording import moment
 from promptab.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from promptab.alerts.channel import AlertSettings
-    from promptab.decisions.stored import DecisionStatus
     from promptab.watching import WatchUpdate
 
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*(s|m|h|d)?", re.ASCII)
@@ -54,7 +54,7 @@ def watch(
     apply: Annotated[
         bool, typer.Option("--apply/--no-apply", help="Do what is decided, or only decide.")
     ] = True,
-    config: ProjectFileOption = None,
+    policy_file: PolicyFileOption = POLICY_FILE,
     url: UrlOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document a line.", show_default=False)
@@ -74,7 +74,7 @@ def watch(
     """
     seconds = read_span("--interval", interval)
     shown = _Shown(as_json=as_json)
-    alerts = read_project_file(config).alerts
+    alerts = alert_settings(policy_file)
     log_to_stderr()
     code = asyncio.run(_watched(shown, url, names or None, seconds, alerts, once=once, apply=apply))
     if code != ExitCode.OK:
@@ -143,15 +143,5 @@ def said(update: WatchUpdate) -> str:
         return f"watch: {update.state.replace('_', ' ')}: {update.sentence}"
     if update.decision is None:
         return f"{update.subject}: {update.sentence}"
-    word = _BECAME[update.decision.status].format(update.decision.decision.action)
-    return f"{update.subject}: {word}: {update.sentence}"
-
-
-_BECAME: dict[DecisionStatus, str] = {
-    "noted": "{}",
-    "pending": "{}, not applied",
-    "awaiting_approval": "{}, waits for approval",
-    "by_hand": "{}, to be done by hand",
-    "applied": "{}, applied",
-    "superseded": "{}, superseded",
-}
+    stored = update.decision
+    return f"{update.subject}: {what(stored.decision)} ({outcome(stored)}): {update.sentence}"

@@ -16,7 +16,7 @@ from promptab.analysis.result import AnalysisResult, Check, GuardReading, Metric
 from promptab.analysis.winning import winner_of
 from promptab.checks import check_time
 from promptab.decisions.decision import Action, Consent, Decision, DecisionInputs, DecisionState, Rule
-from promptab.decisions.guarded import GUARD, redecide_guard
+from promptab.decisions.guard import GUARD
 from promptab.errors import InvalidInputError
 from promptab.policy import OnWin, Policy
 
@@ -66,6 +66,8 @@ def redecide(document: DecisionInputs | Mapping[str, Any]) -> Decision:
     """
     inputs = document if isinstance(document, DecisionInputs) else DecisionInputs.model_validate(document)
     if GUARD in inputs.analysis:
+        from promptab.decisions.guarded import redecide_guard  # noqa: PLC0415 - brings scipy, as an analysis does
+
         return redecide_guard(inputs)
     analysis = AnalysisResult.model_validate(inputs.analysis)
     return decide(analysis, Policy.model_validate(inputs.policy), inputs.now, inputs.state)
@@ -142,7 +144,7 @@ def _mismatch(case: _Case) -> _Found | None:
     numbers = {f"{check.name}_p_value": check.p_value for check in failed}
     if case.is_over:
         return _Found("stop", "deadline", f"{_over(case)}, and no number can be believed: {told}", numbers)
-    return _Found("pause", "mismatch", f"Paused: {told}", numbers)
+    return _Found("pause", "mismatch", f"Pause: {told}", numbers)
 
 
 def _failed_guardrail(case: _Case) -> _Found | None:
@@ -161,10 +163,10 @@ def _failed_guardrail(case: _Case) -> _Found | None:
     variants = tuple(key for key in case.candidates if any(guard.variant == key for guard in failed))
     told = "; ".join(guard.sentence for guard in failed)
     if not pauses:
-        return _Found("rollback", "guardrail", f"Rolled back: {told}", numbers, variants)
+        return _Found("rollback", "guardrail", f"Rollback: {told}", numbers, variants)
     if case.is_over:
         return _Found("stop", "guardrail", f"{_over(case)}, and a guardrail has failed: {told}", numbers)
-    return _Found("pause", "guardrail", f"Paused: {told}", numbers, variants)
+    return _Found("pause", "guardrail", f"Pause: {told}", numbers, variants)
 
 
 def _nothing_left(case: _Case) -> _Found | None:
@@ -194,14 +196,14 @@ def _won(case: _Case) -> _Found | None:
     numbers = _primary_numbers(case, winner)
     # whoever paused it, or only wanted to be told, has the last word, also where the time is over
     if on_win == "stop" or case.state.paused or (on_win == "notify" and case.is_over):
-        return _Found("stop", "won", f"Stopped with a winner: {told}", numbers, (winner,))
+        return _Found("stop", "won", f"Stop with a winner: {told}", numbers, (winner,))
     return _Found("promote", "won", f"{_PROMOTED[on_win]}: {told}", numbers, (winner,), _CONSENT[on_win])
 
 
 _PROMOTED: Mapping[OnWin, str] = {
-    "promote": "Promoted",
-    "require_approval": "To be promoted once somebody approves",
-    "notify": "To be promoted by hand",
+    "promote": "Promote",
+    "require_approval": "Promote, once somebody approves",
+    "notify": "Promote by hand",
 }
 
 
@@ -210,7 +212,7 @@ def _worse(case: _Case) -> _Found | None:
     if not _may_conclude(case) or any(found.verdict != "worse" for found in differences.values()):
         return None
     told = "; ".join(found.sentence for found in differences.values())
-    return _Found("stop", "worse", f"Stopped: {told}", _primary_numbers(case, case.candidates[0]))
+    return _Found("stop", "worse", f"Stop: {told}", _primary_numbers(case, case.candidates[0]))
 
 
 def _no_effect(case: _Case) -> _Found | None:
@@ -221,7 +223,7 @@ def _no_effect(case: _Case) -> _Found | None:
         return None
     told = "; ".join(found.sentence for found in primary.differences.values())
     numbers = _primary_numbers(case, case.candidates[0]) | {"smallest_effect": primary.smallest_effect}
-    return _Found("stop", "no_effect", f"Stopped, as no effect that is worth having is left: {told}", numbers)
+    return _Found("stop", "no_effect", f"Stop, as no effect that is worth having is left: {told}", numbers)
 
 
 def _deadline(case: _Case) -> _Found | None:

@@ -19,9 +19,8 @@ from typing import NamedTuple
 from scipy.special import betaincinv
 
 from promptab.analysis.inference import FEW_SEQUENTIAL_UNITS, are_trials
-from promptab.decisions.guard import GuardBound, PastEvent
+from promptab.decisions.guard import GuardBound, PastEvent, definition_of
 from promptab.guardrails import Guardrail
-from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
 from promptab.stats.contrast import ArmMean
 from promptab.stats.fixed import t_interval
@@ -33,14 +32,6 @@ from promptab.stats.summary import UnitSums
 
 HISTORY_SHARE = 0.2
 """Of alpha: what was recorded before is usually much, so that little of alpha already gives a narrow bound."""
-
-
-def definition_of(guardrail: Guardrail) -> MetricDefinition:
-    """Return what its metric is: built in, or a mean."""
-    known = AnalysisPlan().definition(guardrail.metric)
-    if guardrail.direction is None:
-        return known
-    return known.model_copy(update={"direction": guardrail.direction})
 
 
 def drawn_bounds(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from promptab.decisions.decision import Decision
+from promptab.guardrails import Guardrail
 from promptab.models import Environment, PromptType
+from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
 from promptab.records import Record, Utc
 from promptab.stats.interval import Side
+from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 
 GuardStatus = Literal["watching", "kept", "rolled_back", "moved"]
@@ -19,8 +23,9 @@ GuardStatus = Literal["watching", "kept", "rolled_back", "moved"]
 - `moved`: somebody moved the environment, or promoted the version again, so that there is nothing left to guard
 """
 
-OVER_OF_GUARDS = frozenset[GuardStatus]({"kept", "rolled_back", "moved"})
 
+GUARD = "guard"
+"""The key by which the inputs of a decision about a guard are told from those about an experiment."""
 
 FEW_SCORES = 100
 """Up to so many units their single scores are read: methods for few units want them."""
@@ -34,6 +39,14 @@ class PastEvent(NamedTuple):
     n: float
     """1, or of a ratio what the denominator had."""
     s: float
+
+
+def definition_of(guardrail: Guardrail) -> MetricDefinition:
+    """Return what its metric is: built in, or a mean."""
+    known = AnalysisPlan().definition(guardrail.metric)
+    if guardrail.direction is None:
+        return known
+    return known.model_copy(update={"direction": guardrail.direction})
 
 
 class GuardBound(Record):
@@ -57,6 +70,13 @@ class GuardBound(Record):
     previous_units: int = 0
     detail: str = ""
     """Where the bound comes from, or why there is none; empty for one that the guardrail names itself."""
+
+
+class Weighed(NamedTuple):
+    """One bound, and the metric that is held against it."""
+
+    bound: GuardBound
+    definition: MetricDefinition
 
 
 class GuardTally(Record):
@@ -132,3 +152,8 @@ class GuardEvidence(Record):
             bounds=guard.bounds or (),
             tallies=guard.tallies,
         )
+
+
+def is_about_guard(decision: Decision) -> bool:
+    """Whether it is about a guarded version: its `experiment_id` is the guard's id, its `experiment` the prompt."""
+    return decision.inputs is not None and GUARD in decision.inputs.analysis

@@ -15,8 +15,7 @@ from typing import NamedTuple
 from promptab.analysis.inference import FEW_SEQUENTIAL_UNITS, are_trials
 from promptab.analysis.result import GuardReading, GuardTechnique
 from promptab.decisions.decision import Action, Decision, DecisionInputs, DecisionState, Rule
-from promptab.decisions.drawing_bounds import definition_of
-from promptab.decisions.guard import GuardBound, GuardEvidence, GuardTally
+from promptab.decisions.guard import GUARD, GuardBound, GuardEvidence, GuardTally, definition_of
 from promptab.errors import InvalidInputError
 from promptab.guardrails import Guardrail
 from promptab.plan import TUNING_UNITS
@@ -55,10 +54,6 @@ def decide_guard(evidence: GuardEvidence, policy: Policy, now: datetime, *, sinc
             state=DecisionState(started_at=since),
         ),
     )
-
-
-GUARD = "guard"
-"""The key by which inputs are told from those about an experiment."""
 
 
 def redecide_guard(inputs: DecisionInputs) -> Decision:

@@ -13,6 +13,8 @@ ACTIVE = [(FIRST, "active", ()), (SECOND, "active", ())]
 FIRST_LIVE = [(FIRST, "production", ("production",)), (SECOND, "active", ())]
 SECOND_LIVE = [(FIRST, "active", ()), (SECOND, "production", ("production",))]
 
+GUARD = {"guardrails": ["success_rate >= 0.8"]}
+
 States = tuple[list[tuple[str, str, tuple[str, ...]]], list[tuple[str, str | None]]]
 
 
@@ -61,11 +63,16 @@ async def deleting(stage: Stage) -> Attempt:
 async def promoting(stage: Stage) -> Attempt:
     first, second = await pair(stage)
     await stage.lab.versions.promote(first.version_id)
+
+    async def look() -> object:
+        guards = await stage.lab.versions.guards(stage.name)
+        return await states(stage), [guard.version for guard in guards]
+
     return Attempt(
-        lambda: stage.lab.versions.promote(second.version_id),
-        lambda: states(stage),
-        none=(FIRST_LIVE, [("promote", FIRST)]),
-        whole=(SECOND_LIVE, [("promote", FIRST), ("promote", SECOND)]),
+        lambda: stage.lab.versions.promote(second.version_id, guard=GUARD),
+        look,
+        none=((FIRST_LIVE, [("promote", FIRST)]), []),
+        whole=((SECOND_LIVE, [("promote", FIRST), ("promote", SECOND)]), [SECOND]),
     )
 
 
@@ -223,7 +230,19 @@ async def reading_results(stage: Stage) -> Attempt:
     return reads(lambda: stage.lab.versions.case_results(version_id), {"greets": result}, lambda found: found)
 
 
+async def listing_guards(stage: Stage) -> Attempt:
+    first, second = await pair(stage)
+    await stage.lab.versions.promote(first.version_id)
+    await stage.lab.versions.promote(second.version_id, guard=GUARD)
+    return reads(
+        lambda: stage.lab.versions.guards(stage.name),
+        [SECOND],
+        lambda guards: [guard.version for guard in guards],
+    )
+
+
 PREPARATIONS: dict[str, Preparation] = {
+    "guards": listing_guards,
     "case_results": reading_results,
     "get_cases": getting_cases,
     "keep_result": keeping_a_result,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     CTE,
@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.decisions.guard import FEW_SCORES, GuardBound, GuardTally, PastEvent
+from promptab.decisions.guard import FEW_SCORES, GuardBound, GuardTally, PastEvent, Weighed
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.unit_facts import Series
@@ -37,13 +37,6 @@ RECENT_EVENTS = 20_000
 """At least so many of the version before are its recent record, where there are as many; whole hours of them."""
 RECENT_DAYS = 28
 """What happened longer before the promotion than this is no recent record."""
-
-
-class Weighed(NamedTuple):
-    """One bound, and the metric that is held against it."""
-
-    bound: GuardBound
-    definition: MetricDefinition
 
 
 class GuardTallyQueries:

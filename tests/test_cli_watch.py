@@ -1,0 +1,127 @@
+"""`promptab watch`, and guarded promotions on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from promptab.cli.watch import read_span
+from promptab.errors import InvalidInputError
+from tests.command_line import Shell
+
+POLICIES = """\
+policies:
+  careful:
+    guardrails: ["success_rate >= 0.8"]
+    longest_hours: 24
+  quick:
+    guardrails: ["error_rate <= 0.9"]
+    allow_approximate: true
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def guarded(shell: Shell) -> Shell:
+    """1.1.0 is live over 1.0.0, and guarded."""
+    shell.make_greeting()
+    (shell.folder / "promptab.yaml").write_text(POLICIES, encoding="utf-8")
+    shell.ok("promote", "system/greeting@1.0.0")
+    said = shell.ok("promote", "system/greeting@1.1.0", "--guard", "careful")
+    assert said.splitlines() == [
+        "system/greeting@1.1.0 is live in production (before: 1.0.0)",
+        "guarded: `promptab watch` takes it back once a guardrail has failed",
+    ]
+    return shell
+
+
+def record(shell: Shell, successes: int, failures: int) -> None:
+    for said in ["--success"] * successes + ["--failure"] * failures:
+        shell.ok("record", "system/greeting@1.1.0", said)
+
+
+def test_a_guarded_version_that_fails_is_rolled_back_by_one_look(guarded: Shell) -> None:
+    record(guarded, 0, 6)
+    said = guarded.ok("watch", "--once")
+    [line] = said.splitlines()
+    assert (
+        " system/greeting@1.1.0: rollback 1.1.0 (applied by watch): Rolled back to 1.0.0: success_rate >= 0.8: "
+        in line
+    )
+    assert line.endswith(": production is back at 1.0.0")
+    assert [move["action"] for move in guarded.json("deployments", "system/greeting")] == [
+        "promote",
+        "promote",
+        "rollback",
+    ]
+    listed = guarded.ok("decisions", "system/greeting")
+    assert "rollback 1.1.0 (guardrail): applied by watch" in listed
+    [stored] = guarded.json("decisions", "system/greeting")
+    assert "The same again: rollback 1.1.0" in guarded.ok(
+        "decide", "system/greeting", "--replay", stored["decision_id"][:8]
+    )
+
+
+def test_deployments_tell_what_is_guarded_until_when(guarded: Shell) -> None:
+    said = guarded.ok("deployments", "system/greeting")
+    assert "1.1.0 is guarded in production until 2" in said
+    assert said.rstrip().endswith(": success_rate >= 0.8")
+
+
+def test_a_look_without_applying_changes_nothing(guarded: Shell) -> None:
+    record(guarded, 0, 6)
+    said = guarded.ok("watch", "--once", "--no-apply")
+    assert "rollback 1.1.0 (not applied)" in said
+    assert len(guarded.json("deployments", "system/greeting")) == 2
+
+
+def test_json_is_a_document_a_line_without_what_it_was_made_from(guarded: Shell) -> None:
+    record(guarded, 3, 0)
+    [line] = guarded.ok("watch", "--once", "--json").splitlines()
+    told = json.loads(line)
+    assert (told["state"], told["subject"]) == ("leading", "system/greeting@1.1.0")
+    assert told["decision"]["decision"]["action"] == "continue"
+    assert "inputs" not in told["decision"]["decision"]
+
+
+def test_nothing_to_watch_is_said(shell: Shell) -> None:
+    shell.make_greeting()
+    [line] = shell.ok("watch", "--once").splitlines()
+    assert line.endswith("watch: leading: nothing that has a policy or a guard is running")
+
+
+def test_a_store_that_is_away_is_another_exit_code(shell: Shell) -> None:
+    said = shell.run("watch", "--once", "--url", "postgresql://nobody@127.0.0.1:1/none")
+    assert said.code == 7
+
+
+def test_a_guard_that_no_file_declares_is_refused(guarded: Shell) -> None:
+    said = guarded.run("promote", "system/greeting@1.0.0", "--guard", "carefull")
+    assert said.code == 3
+    assert "careful" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30.0), ("5m", 300.0), ("6h", 21_600.0), ("1d", 86_400.0), ("0.5", 0.5)]
+)
+def test_spans_are_read(text: str, seconds: float) -> None:
+    assert read_span("--interval", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "5 minutes", "1e3", "1y"])
+def test_what_is_no_span_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="--interval"):
+        read_span("--interval", text)
+
+
+def test_an_interval_that_is_too_short_is_refused(shell: Shell) -> None:
+    shell.make_greeting()
+    said = shell.run("watch", "--interval", "0s")
+    assert said.code == 5
+    assert "interval" in said.err
