@@ -8,15 +8,21 @@ from typing import Any
 import pytest
 
 from promptab import ExperimentStatus, InvalidInputError, Lab, StateError, VersionStatus
+from promptab.doctor import check_records
 from tests.conftest import url_of
 from tests.rollouts import BETTER, CANDIDATE, CONTROL, OTHER, staged
 
 
-@pytest.fixture(params=["file", "postgres"])
+@pytest.fixture(params=["file"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url_of(request, tmp_path)
 
 
+on_both = pytest.mark.parametrize("store_url", ["file", "postgres"], indirect=True)
+"""Of what writes in a way of its own; the rest is on one database."""
+
+
+@on_both
 async def test_a_person_who_moves_in_between_supersedes_the_machine(lab: Lab) -> None:
     scene = await staged(lab, {})
     await scene.record(BETTER)
@@ -51,6 +57,7 @@ async def test_a_move_and_its_undoing_supersede_as_well(lab: Lab) -> None:
     assert await scene.live() == CONTROL
 
 
+@on_both
 async def test_an_override_supersedes_what_was_open_and_is_in_the_history(lab: Lab) -> None:
     scene = await staged(lab, {"on_win": "require_approval"})
     await scene.record(BETTER)
@@ -64,7 +71,7 @@ async def test_an_override_supersedes_what_was_open_and_is_in_the_history(lab: L
     assert (await scene.now()).status == ExperimentStatus.STOPPED
     assert await scene.status_of(CANDIDATE) == VersionStatus.DEPRECATED
     told = (await lab.apply(stored)).detail
-    assert told == f"A newer decision: Rolled back by hand, {CANDIDATE}: it insults people"
+    assert told == f"Another decision: Rolled back by hand, {CANDIDATE}: it insults people"
     move = (await scene.history())[-1]
     assert (move.action, move.actor) == ("keep", "Ada")
     assert move.evidence is not None
@@ -73,6 +80,7 @@ async def test_an_override_supersedes_what_was_open_and_is_in_the_history(lab: L
         await lab.override("support_reply", "promote", reason="after all")
 
 
+@on_both
 async def test_a_person_may_do_everything_without_a_policy(lab: Lab) -> None:
     scene = await staged(lab, None, keys=(CONTROL, CANDIDATE, OTHER))
     with pytest.raises(StateError, match="has no policy to decide by"):
@@ -119,3 +127,52 @@ async def test_an_override_that_makes_no_sense_changes_nothing(
         await lab.override("support_reply", action, **options)
     assert await scene.now() == scene.experiment
     assert await lab.decisions("support_reply") == []
+
+
+async def test_what_is_kept_in_the_history_is_no_move_of_production(lab: Lab) -> None:
+    scene = await staged(lab, None, live=(OTHER, CONTROL))
+    [_, moved] = await scene.history()
+    await lab.override("support_reply", "pause", reason="lunch")
+    assert (await scene.history())[-1].action == "keep"
+    assert await lab.versions.promote(scene.versions[CONTROL].version_id) == moved
+    back = await lab.versions.rollback("support_reply", "system")
+    assert back is not None
+    assert (back.version, back.previous_version) == (OTHER, CONTROL)
+    assert [check.detail for check in await check_records(lab.store) if check.status == "failed"] == []
+
+
+@on_both
+async def test_two_lookers_that_decide_the_same_do_not_take_each_others_decision_away(lab: Lab) -> None:
+    scene = await staged(lab, {})
+    await scene.record(BETTER)
+    one = await lab.decide("support_reply")
+    await scene.record(BETTER, 10, prefix="v")
+    other = await lab.decide("support_reply")
+    assert other.decision_id != one.decision_id
+    assert (await lab.apply(one)).status == "applied"
+    late = await lab.apply(other)
+    assert (late.status, late.detail) == ("superseded", f"Another decision: {one.decision.sentence}")
+    assert [move.version for move in await scene.history()] == [CONTROL, CANDIDATE]
+
+
+async def test_a_decision_that_is_no_longer_right_is_superseded_by_the_next_look(lab: Lab) -> None:
+    scene = await staged(lab, {})
+    await scene.record(BETTER)
+    stored = await lab.decide("support_reply")
+    await scene.record({CONTROL: 0.95, CANDIDATE: 0.2}, 600, prefix="v")
+    assert (await lab.decide("support_reply")).decision.action != "promote"
+    assert (await lab.apply(stored)).status == "superseded"
+    assert await scene.live() == CONTROL
+
+
+async def test_what_a_person_deals_to_again_is_watched_again(lab: Lab) -> None:
+    scene = await staged(lab, {"guardrails": ["success_rate >= 0.8"]}, keys=(CONTROL, CANDIDATE, OTHER))
+    await lab.override("support_reply", "rollback", variant=CANDIDATE, reason="it is rude")
+    weights = {CONTROL: 1, CANDIDATE: 0, OTHER: 1}
+    await lab.experiments.update_weights("support_reply", weights)
+    assert (await lab.rollout.progress("support_reply")).withdrawn == (CANDIDATE,)
+    await lab.experiments.update_weights("support_reply", weights | {CANDIDATE: 1}, lead_seconds=0)
+    assert (await lab.rollout.progress("support_reply")).withdrawn == ()
+    await scene.record({CONTROL: 0.9, CANDIDATE: 0.5, OTHER: 0.9}, 200)
+    done = await lab.apply(await lab.decide("support_reply"))
+    assert (done.decision.action, done.decision.variants) == ("rollback", (CANDIDATE,))

@@ -23,9 +23,13 @@ from tests.conftest import url_of
 from tests.rollouts import BETTER, CANDIDATE, CONTROL, EQUAL, OTHER, WORSE, staged
 
 
-@pytest.fixture(params=["file", "postgres"])
+@pytest.fixture(params=["file"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url_of(request, tmp_path)
+
+
+on_both = pytest.mark.parametrize("store_url", ["file", "postgres"], indirect=True)
+"""Of what writes in a way of its own; the rest is on one database."""
 
 
 async def decided(lab: Lab, experiment: str) -> StoredDecision:
@@ -33,6 +37,7 @@ async def decided(lab: Lab, experiment: str) -> StoredDecision:
     return await lab.apply(await lab.decide(experiment))
 
 
+@on_both
 async def test_a_winner_goes_live_with_its_evidence_and_ends_the_experiment(lab: Lab) -> None:
     scene = await staged(lab, {})
     await scene.record(BETTER)
@@ -75,6 +80,7 @@ async def test_a_second_apply_changes_nothing_and_returns_what_the_first_did(lab
     assert await scene.history() == history
 
 
+@on_both
 async def test_of_many_that_apply_one_decision_at_once_one_does(lab: Lab, store_url: str) -> None:
     scene = await staged(lab, {})
     await scene.record(BETTER)
@@ -84,6 +90,7 @@ async def test_of_many_that_apply_one_decision_at_once_one_does(lab: Lab, store_
     assert [move.action for move in await scene.history()] == ["promote", "promote"]
 
 
+@on_both
 async def test_a_failed_guardrail_takes_the_candidate_out_at_once(lab: Lab) -> None:
     scene = await staged(lab, {"guardrails": ["success_rate >= 0.8"]}, keys=(CONTROL, CANDIDATE, OTHER))
     await scene.record({CONTROL: 0.9, CANDIDATE: 0.6, OTHER: 0.9})
@@ -131,6 +138,7 @@ async def test_the_experiment_ends_when_only_its_control_is_left(lab: Lab) -> No
     assert [move.action for move in await scene.history()] == ["promote", "keep"]
 
 
+@on_both
 async def test_a_candidate_that_is_in_production_is_rolled_back_there_too(lab: Lab) -> None:
     scene = await staged(lab, {"guardrails": ["success_rate >= 0.8"]}, live=(OTHER, CANDIDATE))
     await scene.record(WORSE)
@@ -166,6 +174,7 @@ async def test_a_version_that_is_in_use_elsewhere_stays_active(lab: Lab, where: 
     assert stored.effects["deprecated"] == []
 
 
+@on_both
 async def test_a_ramp_goes_step_by_step_to_the_promotion(lab: Lab, clock: SettableClock) -> None:
     ramp = [{"traffic": 0.1, "minimum_units": 100}, {"traffic": 0.5, "minimum_hours": 2}]
     scene = await staged(lab, {"ramp": ramp})
@@ -190,6 +199,7 @@ async def test_a_ramp_goes_step_by_step_to_the_promotion(lab: Lab, clock: Settab
     assert [move.action for move in await scene.history()] == ["promote", "keep", "promote"]
 
 
+@on_both
 async def test_a_crooked_dealing_pauses_and_a_person_goes_on(lab: Lab) -> None:
     scene = await staged(lab, {})
     await scene.record({CONTROL: 0.75}, 700)
@@ -206,6 +216,7 @@ async def test_a_crooked_dealing_pauses_and_a_person_goes_on(lab: Lab) -> None:
     assert entries[-1].reason == "Goes on by hand: the loader is mended"
 
 
+@on_both
 async def test_the_longest_duration_ends_it_without_a_winner(lab: Lab, clock: SettableClock) -> None:
     scene = await staged(lab, {"longest_hours": 24})
     await scene.record(EQUAL)
@@ -226,6 +237,7 @@ async def test_a_policy_may_end_with_a_winner_and_leave_production(lab: Lab) -> 
     assert (now.status, now.winner, await scene.live()) == (ExperimentStatus.COMPLETED, CANDIDATE, CONTROL)
 
 
+@on_both
 @pytest.mark.parametrize(
     ("on_win", "status"), [("require_approval", "awaiting_approval"), ("notify", "by_hand")]
 )
@@ -245,6 +257,7 @@ async def test_what_needs_consent_is_applied_by_whoever_gives_it(lab: Lab, on_wi
     assert move.reason.endswith("; approved: looks right")
 
 
+@on_both
 async def test_the_same_look_again_is_the_same_decision(lab: Lab, clock: SettableClock) -> None:
     scene = await staged(lab, {"longest_hours": 100})
     await scene.record(EQUAL)
@@ -309,6 +322,7 @@ async def test_configurations_alone_are_completed_with_their_winner(lab: Lab) ->
     assert "deployment" not in done.effects
 
 
+@on_both
 async def test_another_policy_reads_only_units_that_came_after_it(lab: Lab, clock: SettableClock) -> None:
     scene = await staged(lab, {"guardrails": ["success_rate >= 0.5"]})
     await scene.record(WORSE)
@@ -331,6 +345,7 @@ async def test_another_policy_reads_only_units_that_came_after_it(lab: Lab, cloc
     assert [move.action for move in await scene.history()] == ["promote", "keep", "keep"]
 
 
+@on_both
 async def test_decisions_outlive_the_experiment(lab: Lab) -> None:
     scene = await staged(lab, {})
     await scene.record(EQUAL)
