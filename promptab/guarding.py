@@ -196,11 +196,11 @@ async def apply_to_guard(tx: Transaction, stored: StoredDecision, occasion: Occa
         moved = guard.detail or f"{guard.environment} was moved without an entry in its history"
         await tx.guards.end(guard.guard_id, "moved", at=occasion.at, detail=moved)
         settled = stored.settled("superseded", at=occasion.at, detail=moved)
-    else:
-        settled = await _acted(tx, guard, stored, occasion)
+        await tx.decisions.settle([settled])
+        return settled
+    settled = await _acted(tx, guard, stored, occasion)
     await tx.decisions.settle([settled])
-    if settled.status == "applied":
-        await raise_applied(tx, settled)
+    await raise_applied(tx, settled)
     return settled
 
 

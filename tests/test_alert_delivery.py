@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 import random
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -34,10 +37,11 @@ from promptab.delivering.passes import AT_ONCE, LEASE_BEYOND, deliver_due
 from promptab.stores import sqlite
 from tests.clock import SettableClock
 from tests.contract.test_alerts import an_alert, put
-from tests.processes import start
+from tests.processes import environment, start
 from tests.test_recording_away import locked
-from tests.webhook_server import Answer, Hang, WebhookServer, listening
+from tests.webhook_server import Answer, Hang, Late, WebhookServer, listening
 
+FULL = os.environ.get("PROMPTAB_FULL_RACES") == "1"
 SECRET = f"whsec_{base64.b64encode(b'k' * 32).decode()}"
 
 
@@ -63,6 +67,13 @@ def outbox(lab: Lab, server: WebhookServer, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     lab.alerts.declare(hook(server))
     return lab.alerts
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return once the condition holds, which only a hanging call keeps it from for long."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - what is waited for knows nothing of this test
+            await asyncio.sleep(0.01)
 
 
 def ids(server: WebhookServer) -> list[str]:
@@ -191,7 +202,7 @@ async def test_what_a_killed_deliverer_was_at_is_delivered_by_another(
         clock.now = lab.alerts._clock()
         await put(lab.store, an_alert(at=clock.now))
         server.always = Hang()
-        worker = start("delivering.py", lasting_url, server.url())
+        worker = start("delivering.py", lasting_url, server.url(), "0")
         try:
             await until(lambda: server.got)
         finally:
@@ -208,6 +219,50 @@ async def test_what_a_killed_deliverer_was_at_is_delivered_by_another(
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == "alert_1"
     assert first.body == second.body
     assert_whole(lasting_url)
+
+
+async def test_nothing_is_lost_when_one_deliverer_after_the_other_is_killed(
+    lasting_url: str, server: WebhookServer, assert_whole: Callable[[str], None]
+) -> None:
+    generator = random.Random(6)
+    server.always = Late(0.02)
+    kills = 25 if FULL else 3
+    async with promptab.open(lasting_url) as lab:
+        expected = {f"alert_{number}" for number in range(20 * kills)}
+        await put(lab.store, *(an_alert(number, at=lab.alerts._clock()) for number in range(20 * kills)))
+        for turn in range(kills):
+            before = len(server.got)
+            worker = start("delivering.py", lasting_url, server.url(), str(turn))
+            try:
+                await until(lambda: len(server.got) > before)  # noqa: B023 - it is awaited in this very turn
+                await asyncio.sleep(generator.uniform(0.0, 0.2))
+            finally:
+                worker.kill()
+                worker.communicate()
+        clock = SettableClock()
+        clock.now = lab.alerts._clock() + timedelta(hours=kills)
+        heir = AlertOutbox(lab.store, clock=clock)
+        heir.declare(hook(server, format="slack", secret_env=()))
+        await heir.deliver()
+        told = await heir.list_alerts(limit=10_000)
+        assert {way.status for found in told for way in found.deliveries} == {"delivered"}
+        # every attempt that was begun has arrived, or was cut off by a kill
+        attempts = sum(way.attempts for found in told for way in found.deliveries)
+        assert len(expected) <= len(server.got) <= attempts <= len(expected) + AT_ONCE * kills
+        print(f"{kills} killed, {len(expected)} alerts, {attempts} attempts, {len(server.got)} arrived")
+    assert set(ids(server)) == expected
+    assert_whole(lasting_url)
+
+
+def test_where_decisions_are_made_no_client_of_http_is_even_loaded() -> None:
+    code = (
+        "import sys, promptab.alerting, promptab.rollout, promptab.watching, promptab.lab\n"
+        "print([name for name in sys.modules if name.startswith(('httpcore', 'httpx', 'promptab.delivering.web'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 async def test_whoever_dies_at_every_attempt_ends_as_a_dead_letter(lab: Lab, clock: SettableClock) -> None:
@@ -264,13 +319,6 @@ async def test_a_new_channel_is_not_sent_what_is_long_past(lab: Lab, clock: Sett
     clock.advance(days=90)
     await lab.deliver_alerts()
     assert heard == ["alert_2", "alert_3"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Return once the condition holds, which only a hanging call keeps it from for long."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what is waited for knows nothing of this test
-            await asyncio.sleep(0.01)
 
 
 async def test_delivering_goes_on_while_the_store_is_away_and_when_it_is_back(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from promptab.decisions.deciding import decide
 from promptab.decisions.decision import DecisionState
 from promptab.plan import AnalysisPlan
 from tests.clock import SettableClock
+from tests.conftest import url_of
 from tests.outcomes import NOON, START, Arms, evidence_of, rate, values
 
 BETTER: dict[str, Any] = {"success_rate": {"a": {0: rate(1_500, 2_000)}, "b": {0: rate(1_800, 2_000)}}}
@@ -224,6 +226,12 @@ def test_no_silence_is_told_that_is_as_short_as_one_that_was_seen_to_end(
 
 
 PLAN = {"minimum_units": 50}
+
+
+@pytest.fixture(params=["memory"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What stores do differently is tried in the contract, and by watchers on a file and on PostgreSQL."""
+    return url_of(request, tmp_path)
 
 
 async def begun(lab: Lab, **policy: Any) -> str:

@@ -150,7 +150,7 @@ def test_what_there_is_none_of_has_an_exit_code_of_its_own(told: Shell) -> None:
     assert told.run("alerts", "retry", "alert_1").code == 6
     assert told.run("alerts", "--experiment", "nothing").code == 3
     assert told.run("alerts", "--limit", "0").code == 5
-    assert told.run("alerts", "deliver", "--config", "missing.yaml").code == 5
+    assert told.run("alerts", "deliver", "--policy-file", "missing.yaml").code == 5
     said = told.run("alerts", "delivr")
     assert (said.code, "Did you mean 'deliver'" in said.err) == (2, True)
 

@@ -38,6 +38,13 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Late:
+    """A 204 after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Hang:
     """No answer, until the client goes away."""
 
@@ -64,7 +71,7 @@ class Babble:
     """An answer that is no HTTP."""
 
 
-Fault = Answer | Hang | Reset | Drip | Endless | Babble
+Fault = Answer | Late | Hang | Reset | Drip | Endless | Babble
 
 
 @dataclass
@@ -102,6 +109,9 @@ class WebhookServer:
             case Answer(status, headers):
                 lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
                 writer.write(f"HTTP/1.1 {status} So\r\ncontent-length: 0\r\n{lines}\r\n".encode())
+            case Late(seconds):
+                await asyncio.sleep(seconds)
+                writer.write(b"HTTP/1.1 204 So\r\n\r\n")
             case Hang():
                 await reader.read()
             case Reset():

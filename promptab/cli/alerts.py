@@ -5,22 +5,25 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptab.cli.exit_codes import ExitCode
+from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption, declared_in
 from promptab.cli.options import JsonOption, UrlOption
 from promptab.cli.output import emit, run, visible
-from promptab.cli.project_file import ProjectFileOption, read_project_file
 from promptab.cli.wording import counted, moment
 from promptab.delivering.outbox import LISTED
+from promptab.errors import PromptFileError
 from promptab.lab import Lab
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from promptab.alerts.alert import Severity
+    from promptab.alerts.channel import AlertSettings
     from promptab.alerts.delivery import Delivery, ToldAlert
     from promptab.delivering.passes import DeliveryReport
 
@@ -90,14 +93,16 @@ def retry(
 
 
 @app.command()
-def deliver(*, config: ProjectFileOption = None, url: UrlOption = None, as_json: JsonOption = False) -> None:
+def deliver(
+    *, policy_file: PolicyFileOption = POLICY_FILE, url: UrlOption = None, as_json: JsonOption = False
+) -> None:
     """Send what is due, once, to the channels under alerts: in promptab.yaml: for cron, beside `promptab decide`.
 
     What fails is tried again by later runs, 12 times over about six hours. Exit code 8 where one was given up now.
 
     $ promptab alerts deliver
     """
-    settings = read_project_file(config).alerts
+    settings = alert_settings(policy_file)
 
     async def work(lab: Lab) -> DeliveryReport:
         lab.alerts.declare(settings)
@@ -108,6 +113,15 @@ def deliver(*, config: ProjectFileOption = None, url: UrlOption = None, as_json:
     emit(report._asdict(), as_json=as_json, human=lambda to: _print_report(to, report))
     if report.dead:
         raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def alert_settings(path: Path) -> AlertSettings:
+    """Return where the file says that alerts go. Raises `PromptFileError`, also where another file than the usual one
+    is not there: what it declares would not hear of anything.
+    """
+    if path != POLICY_FILE and not path.exists():
+        raise PromptFileError(str(path), "there is no such file")
+    return declared_in(path).alerts
 
 
 def log_to_stderr() -> None:

@@ -57,7 +57,7 @@ def chosen_policy(name: str | None, path: Path) -> ChosenPolicy:
     """
     if name == NO_POLICY:
         return ChosenPolicy()
-    declared = _declared(path)
+    declared = declared_in(path)
     defaults = declared.ab_testing
     if name is None and defaults is not None and defaults.enabled:
         note(f"note: policy of the ab_testing block in {path}; --policy none for none")
@@ -75,7 +75,8 @@ def chosen_policy(name: str | None, path: Path) -> ChosenPolicy:
     return ChosenPolicy(criteria.policy, criteria.plan)
 
 
-def _declared(path: Path) -> PolicyFile:
+def declared_in(path: Path) -> PolicyFile:
+    """Return what the file declares; nothing where there is none. Raises `PromptFileError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import promptab
-from promptab.cli.alerts import log_to_stderr
+from promptab.cli.alerts import alert_settings, log_to_stderr
 from promptab.cli.decision_view import outcome, what
 from promptab.cli.exit_codes import ExitCode
+from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption
 from promptab.cli.options import UrlOption
 from promptab.cli.output import console, note, visible
-from promptab.cli.project_file import ProjectFileOption, read_project_file
 from promptab.cli.wording import moment
 from promptab.errors import InvalidInputError
 
@@ -54,7 +54,7 @@ def watch(
     apply: Annotated[
         bool, typer.Option("--apply/--no-apply", help="Do what is decided, or only decide.")
     ] = True,
-    config: ProjectFileOption = None,
+    policy_file: PolicyFileOption = POLICY_FILE,
     url: UrlOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document a line.", show_default=False)
@@ -75,7 +75,7 @@ def watch(
     """
     seconds = read_span("--interval", interval)
     shown = _Shown(as_json=as_json)
-    alerts = read_project_file(config).alerts
+    alerts = alert_settings(policy_file)
     log_to_stderr()
     code = asyncio.run(_watched(shown, url, names or None, seconds, alerts, once=once, apply=apply))
     if code != ExitCode.OK:

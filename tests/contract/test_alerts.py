@@ -15,7 +15,7 @@ from promptab.alerts.delivery import Claimed, Delivery, ToldAlert
 from promptab.alerts.traffic import Pulse
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store
-from tests.contract.records import NOON, new_id
+from tests.contract.records import NOON, an_experiment, new_id
 
 CHANNEL = "oncall"
 MINUTE = timedelta(minutes=1)
@@ -247,3 +247,24 @@ async def test_the_outbox_is_there_after_the_store_was_closed(lasting_url: str) 
     store = await open_store(lasting_url)
     assert [claimed.alert.alert_id for claimed in await claim(store)] == ["alert_1"]
     await store.close()
+
+
+async def test_what_was_told_of_an_experiment_outlives_it_and_what_is_known_of_it_does_not(
+    store: Store,
+) -> None:
+    experiment = an_experiment()
+    subject = experiment.experiment_id
+
+    async def insert(tx: Transaction) -> None:
+        await tx.experiments.insert(experiment)
+        await tx.alerts.keep_pulse(subject, "units", Pulse("1", NOON, NOON))
+
+    await store.write(insert)
+    await settle(store, subject, ["a"])
+    await settle(store, "other", ["a"])
+    await put(store, an_alert(subject=subject))
+    assert await store.write(lambda tx: tx.experiments.delete(subject))
+    assert len(await listing(store, subject=subject)) == 1
+    assert await store.read(lambda tx: tx.alerts.pulse(subject, "units")) is None
+    assert await settle(store, subject, ["a"]) == {"a": 1}
+    assert await settle(store, "other", ["a"]) == {}

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.lifecycle import LIVE_STATUSES
 from promptab.models import Epoch, ExperimentStatus, PromptExperiment, PromptType
+from promptab.stores.alert_schema import alert_facts, alert_pulses
 from promptab.stores.queries.readable import readable
 from promptab.stores.schema import aliases, epochs, experiments, exposures, holdouts
 
@@ -79,9 +80,11 @@ class ExperimentQueries:
         return readable((await self._connection.execute(query)).all(), _record, "experiment")
 
     async def delete(self, experiment_id: str) -> bool:
-        """Remove the experiment with its epochs and exposures; its events stay."""
+        """Remove the experiment with its epochs and exposures; its events stay, and so does what was told of it."""
         for table in (exposures, epochs):
             await self._connection.execute(delete(table).where(table.c.experiment_id == experiment_id))
+        for known in (alert_facts, alert_pulses):
+            await self._connection.execute(delete(known).where(known.c.subject == experiment_id))
         removed = await self._connection.execute(
             delete(experiments).where(experiments.c.experiment_id == experiment_id)
         )
