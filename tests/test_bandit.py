@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -417,6 +418,13 @@ async def test_a_paused_bandit_waits_and_an_ended_one_is_told_so(lab: Lab) -> No
     assert (await lab.rebalance("tone")).changed
     await lab.experiments.stop("tone")
     assert (await lab.rebalance("tone")).reason == "the experiment is stopped"
+
+
+async def test_a_bandit_whose_schedule_is_over_moves_no_weights(lab: Lab, clock: SettableClock) -> None:
+    await create(lab, ends_at=clock() + timedelta(hours=1))
+    await serve(lab, range(100), {"a": 0.2, "b": 0.8})
+    clock.advance(hours=2)
+    assert "ended on schedule" in (await lab.rebalance("tone")).reason
 
 
 async def test_what_has_no_weights_that_follow_is_refused(lab: Lab) -> None:
