@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptab.assigning import find_experiment
 from promptab.bandit import Bandit, Rebalancing
-from promptab.errors import StateError
+from promptab.errors import NotFoundError, StateError
 from promptab.experiments import LEAD_SECONDS
 from promptab.gathering import gather_primary
 from promptab.managed import Clock
@@ -37,7 +37,9 @@ async def rebalance(store: Store, name: str, *, clock: Clock) -> Rebalancing:
     now = clock()
 
     async def read(tx: Transaction) -> tuple[Evidence, list[Epoch]]:
-        current = await tx.experiments.by_id(found.experiment_id) or found
+        current = await tx.experiments.by_id(found.experiment_id)
+        if current is None:
+            raise NotFoundError("experiment", found.name, "it has been deleted meanwhile")
         evidence = await gather_primary(tx, current, now=now)
         return evidence, await tx.experiments.epochs_of(found.experiment_id)
 

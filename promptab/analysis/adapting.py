@@ -9,7 +9,8 @@ from typing import NamedTuple
 from promptab.analysis.evidence import Evidence
 from promptab.analysis.inference import are_trials
 from promptab.bandit import Bandit, Rebalancing
-from promptab.models import Epoch, ExperimentStatus, PromptExperiment
+from promptab.live_experiment import not_serving
+from promptab.models import Epoch, PromptExperiment
 from promptab.stats.adaptive import weighted_means
 from promptab.stats.bandit import bandit_shares
 from promptab.stats.contrast import ArmMean
@@ -61,8 +62,8 @@ def proposed(evidence: Evidence, bandit: Bandit, epochs: Sequence[Epoch]) -> Reb
 
 def _too_early(look: _Look, evidence: Evidence) -> str | None:
     bandit, epoch = look.bandit, look.epoch
-    if look.experiment.status != ExperimentStatus.RUNNING:
-        return f"the experiment is {look.experiment.status}"
+    if (idle := not_serving(look.experiment, look.at)) is not None:
+        return idle
     if len(look.units) < 2:
         return "fewer than two variants take new units"
     due = epoch.starts_at + timedelta(hours=bandit.batch_hours)
