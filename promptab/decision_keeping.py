@@ -93,7 +93,7 @@ async def moved_since(tx: Transaction, stored: StoredDecision) -> str | None:
 
 async def supersede(tx: Transaction, outdated: list[StoredDecision], *, by: str, at: datetime) -> None:
     await tx.decisions.settle(
-        [before.settled("superseded", at=at, detail=f"A newer decision: {by}") for before in outdated]
+        [before.settled("superseded", at=at, detail=f"Another decision: {by}") for before in outdated]
     )
 
 

@@ -69,13 +69,20 @@ async def with_weights(
     evict: bool = False,
     progress: RolloutProgress | None = None,
 ) -> PromptExperiment:
-    """Deal by other weights from `starts_at` on, in the place of a change that has not taken effect by now."""
+    """Deal by other weights from `starts_at` on, in the place of a change that has not taken effect by now.
+
+    A variant that was rolled back and is dealt to again is no longer withdrawn: it is watched as the others are.
+    """
     _check_open(current, "weights")
     if current.started_at is not None:
         await tx.experiments.drop_epochs_after(current.experiment_id, now)
         epochs = await tx.experiments.epochs_of(current.experiment_id)
         await tx.experiments.add_epoch(next_epoch(epochs, shares, evict=evict, starts_at=starts_at))
-    return await moved(tx, current.model_copy(update={"traffic_split": dict(shares)}), progress)
+    if progress is None:
+        progress = await tx.rollouts.of(current.experiment_id)
+    left = tuple(key for key in progress.withdrawn if shares[key] == 0.0)
+    changed = current.model_copy(update={"traffic_split": dict(shares)})
+    return await moved(tx, changed, progress.model_copy(update={"withdrawn": left}))
 
 
 async def with_traffic(

@@ -122,6 +122,29 @@ class Rollout(Managed):
             return gone
         return await store.read(lambda tx: tx.decisions.of(found.experiment_id, limit=most))
 
+    async def decision(self, experiment: str, decision_id: str) -> StoredDecision:
+        """Return one decision about an experiment, by its id or the beginning of it.
+
+        Raises `NotFoundError`, and `StateError` where several begin like that.
+        """
+        wanted = check_label("decision_id", decision_id)
+        store = await self._store()
+        found = await find_experiment(store, experiment, now=self._clock())
+        named = await store.read(lambda tx: tx.decisions.beginning(found.experiment_id, wanted))
+        if not named:
+            raise NotFoundError("decision", wanted, f"list them with `promptab decisions {found.name}`")
+        if len(named) > 1:
+            raise StateError(
+                f"several decisions about {found.name!r} begin with {wanted}; give more of the id"
+            )
+        return named[0]
+
+    async def progress(self, experiment: str) -> RolloutProgress:
+        """Return how far decisions and people have brought an experiment. Raises `NotFoundError`."""
+        store = await self._store()
+        found = await find_experiment(store, experiment, now=self._clock())
+        return await store.read(lambda tx: tx.rollouts.of(found.experiment_id))
+
     async def approve(self, experiment: str, *, reason: str = "", actor: str | None = None) -> StoredDecision:
         """Apply the decision about the experiment that waits for a person; superseded where something has moved.
 

@@ -77,6 +77,10 @@ def test_commands_are_those_of_the_documentation() -> None:
                 "export",
                 "import",
                 "test",
+                "decide",
+                "decisions",
+                "approve",
+                "override",
             ),
         ]
     )

@@ -34,9 +34,14 @@ ELSEWHERE = frozenset(
         "experiment replay",
         "experiment interaction",
         "experiment promote-winner",
+        "experiment policy",
+        "decide",
+        "decisions",
+        "approve",
+        "override",
     }
 )
-"""Commands whose examples need other files, a model, or many recorded units, and are run by their own tests."""
+"""Commands whose examples need other files, a model, a policy or many units, and are run by their own tests."""
 
 
 def helps() -> dict[str, str]:

@@ -34,6 +34,18 @@ class Promptab(LazyGroup):
         "rollback": Entry("promptab.cli.deploying:rollback", "Go back to what was live before.", _LIVE),
         "deployments": Entry("promptab.cli.deploying:deployments", "Show what was live when.", _LIVE),
         "experiment": Entry("promptab.cli.experiment:app", "Create, run and end experiments.", _EXPERIMENTS),
+        "decide": Entry(
+            "promptab.cli.deciding:decide", "Decide about an experiment by its policy.", _EXPERIMENTS
+        ),
+        "decisions": Entry(
+            "promptab.cli.deciding:decisions", "Show what was decided, and why.", _EXPERIMENTS
+        ),
+        "approve": Entry(
+            "promptab.cli.deciding:approve", "Apply the decision that waits for a person.", _EXPERIMENTS
+        ),
+        "override": Entry(
+            "promptab.cli.deciding:override", "Act on an experiment, whatever its policy says.", _EXPERIMENTS
+        ),
         "assign": Entry(
             "promptab.cli.assign:assign", "Say which variant a user gets, and why.", _EXPERIMENTS
         ),

@@ -10,6 +10,13 @@ import typer
 
 from promptab.cli.analyze import analyze
 from promptab.cli.arguments import actor_or_user, read_numbers, read_time
+from promptab.cli.experiment_policy import (
+    POLICY_FILE,
+    PolicyFileOption,
+    PolicyOption,
+    chosen_policy,
+    set_policy,
+)
 from promptab.cli.experiment_status import experiment_status, print_status, status_document
 from promptab.cli.interaction import interaction
 from promptab.cli.options import ActorOption, ExperimentArgument, JsonOption, TypeOption, UrlOption
@@ -68,14 +75,25 @@ def create(
         ),
     ] = None,
     primary_metric: Annotated[
-        str, typer.Option("--primary-metric", metavar="METRIC", help="What decides.")
-    ] = "success_rate",
+        str | None,
+        typer.Option(
+            "--primary-metric",
+            metavar="METRIC",
+            help="What decides.",
+            show_default="the policy's, else success_rate",
+        ),
+    ] = None,
+    policy: PolicyOption = None,
+    policy_file: PolicyFileOption = POLICY_FILE,
     traffic: Annotated[
         float, typer.Option("--traffic", metavar="SHARE", help="The share of units that take part, 0 to 1.")
     ] = 1.0,
     unit: Annotated[
-        str, typer.Option("--unit", help="What is randomised: user, session, request or features.")
-    ] = "user",
+        str | None,
+        typer.Option(
+            "--unit", help="What is randomised: user, session, request or features.", show_default="user"
+        ),
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option(
@@ -114,13 +132,15 @@ def create(
 ) -> None:
     """Create an experiment on two or more versions of a prompt, or on configurations, and start it.
 
-    NAME may be written TYPE/NAME. Weights are relative: 1 and 1 are halves.
+    NAME may be written TYPE/NAME. Weights are relative: 1 and 1 are halves. --policy names one in promptab.yaml, by
+    which `promptab decide` acts; an ab_testing block there is the policy of experiments for which none is named.
 
     $ promptab experiment create system/greeting --variant 1.0.0=1 --variant 1.1.0=1
     $ promptab experiment create top-k --draft --variant a --variant b --config 'a={"k": 3}' --config 'b={"k": 8}'
     """
     now = datetime.now(UTC)
     written = parse_variants(variant, config or ())
+    chosen = chosen_policy(policy, policy_file)
 
     async def work(lab: Lab) -> PromptExperiment:
         target = await prompt_of_experiment(
@@ -138,13 +158,16 @@ def create(
             prompt_name=target.prompt_name,
             control=control,
             primary_metric=primary_metric,
+            plan=chosen.plan,
+            policy=chosen.policy,
             traffic=traffic,
-            unit=unit,  # type: ignore[arg-type]  # the manager refuses what is no kind of unit
+            unit=unit or chosen.unit,  # type: ignore[arg-type]  # the manager refuses what is no kind of unit
             where=where,
             layer=layer,
             holdout=holdout,
             starts_at=None if starts_at is None else read_time("--starts-at", starts_at, now=now),
             ends_at=None if ends_at is None else read_time("--ends-at", ends_at, now=now),
+            salt=chosen.salt,
             created_by=actor_or_user(actor),
         )
 
@@ -267,6 +290,7 @@ def status(experiment: ExperimentArgument, *, url: UrlOption = None, as_json: Js
 
 
 app.command()(analyze)
+app.command("policy")(set_policy)
 app.command("promote-winner")(promote_winner)
 app.command("sample-size")(sample_size)
 app.command()(replay)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from promptab.cli.decision_view import outcome, what
 from promptab.cli.output import facts, table
-from promptab.cli.wording import counted, moment, percent, span
+from promptab.cli.wording import counted, day_and_minute, moment, percent, span
+from promptab.decisions.stored import RolloutProgress, StoredDecision
 from promptab.errors import NotFoundError
 from promptab.lab import Lab
 from promptab.models import PromptExperiment
@@ -21,6 +23,9 @@ class ExperimentProgress(NamedTuple):
     units: Mapping[str, int]
     """Exposed units by variant key."""
     now: datetime
+    rollout: RolloutProgress
+    latest: StoredDecision | None
+    """What was decided about it last."""
 
     @property
     def seconds(self) -> float | None:
@@ -38,7 +43,9 @@ async def experiment_status(lab: Lab, experiment: str, *, now: datetime) -> Expe
     if found is None:
         raise NotFoundError("experiment", experiment, "list them with `promptab experiment list`")
     units = await lab.experiments.get_variant_distribution(found.experiment_id)
-    return ExperimentProgress(found, units, now)
+    rollout = await lab.rollout.progress(found.experiment_id)
+    decisions = await lab.decisions(found.experiment_id, limit=1)
+    return ExperimentProgress(found, units, now, rollout, decisions[0] if decisions else None)
 
 
 def status_document(progress: ExperimentProgress) -> dict[str, Any]:
@@ -47,6 +54,7 @@ def status_document(progress: ExperimentProgress) -> dict[str, Any]:
         "experiment": experiment,
         "seconds": progress.seconds,
         "units": sum(progress.units.values()),
+        "rollout": progress.rollout,
         "variants": [
             {
                 "key": variant.key,
@@ -79,6 +87,7 @@ def print_status(to: Console, progress: ExperimentProgress) -> None:
         lines.append(("holdout", experiment.holdout))
     if experiment.overrides:
         lines.append(("shown by hand", counted(len(experiment.overrides), "unit")))
+    lines += _acted_on(progress)
     for name, time in (("starts at", experiment.starts_at), ("ends at", experiment.ends_at)):
         if time is not None:
             lines.append((name, f"{moment(time)} UTC"))
@@ -96,6 +105,30 @@ def print_status(to: Console, progress: ExperimentProgress) -> None:
             f"{progress.units[variant.key]:,}",
         )
     to.print(rows)
+
+
+def _acted_on(progress: ExperimentProgress) -> list[tuple[str, str]]:
+    """Return what is done about its outcomes, and how far that has come."""
+    policy, rollout = progress.experiment.policy, progress.rollout
+    lines = []
+    if policy is not None:
+        digest = progress.experiment.policy_digest
+        since = progress.experiment.policy_since
+        told = "frozen at the start" if digest is None else digest[:12]
+        told += (
+            "" if since is None else f", since {day_and_minute(since)} UTC: only units exposed from then on"
+        )
+        lines.append(("policy", f"{told}; on a win: {policy.on_win.replace('_', ' ')}"))
+        if policy.ramp:
+            step = policy.ramp[rollout.step]
+            lines.append(
+                ("ramp", f"step {rollout.step + 1} of {len(policy.ramp)}, {percent(step.traffic)} of all")
+            )
+    if rollout.withdrawn:
+        lines.append(("rolled back", ", ".join(rollout.withdrawn)))
+    if progress.latest is not None:
+        lines.append(("last decision", f"{what(progress.latest.decision)}: {outcome(progress.latest)}"))
+    return lines
 
 
 def _status(progress: ExperimentProgress) -> str:

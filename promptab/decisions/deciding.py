@@ -139,7 +139,7 @@ def _mismatch(case: _Case) -> _Found | None:
     numbers = {f"{check.name}_p_value": check.p_value for check in failed}
     if case.is_over:
         return _Found("stop", "deadline", f"{_over(case)}, and no number can be believed: {told}", numbers)
-    return _Found("pause", "mismatch", f"Paused: {told}", numbers)
+    return _Found("pause", "mismatch", f"Pause: {told}", numbers)
 
 
 def _failed_guardrail(case: _Case) -> _Found | None:
@@ -158,10 +158,10 @@ def _failed_guardrail(case: _Case) -> _Found | None:
     variants = tuple(key for key in case.candidates if any(guard.variant == key for guard in failed))
     told = "; ".join(guard.sentence for guard in failed)
     if not pauses:
-        return _Found("rollback", "guardrail", f"Rolled back: {told}", numbers, variants)
+        return _Found("rollback", "guardrail", f"Rollback: {told}", numbers, variants)
     if case.is_over:
         return _Found("stop", "guardrail", f"{_over(case)}, and a guardrail has failed: {told}", numbers)
-    return _Found("pause", "guardrail", f"Paused: {told}", numbers, variants)
+    return _Found("pause", "guardrail", f"Pause: {told}", numbers, variants)
 
 
 def _nothing_left(case: _Case) -> _Found | None:
@@ -191,14 +191,14 @@ def _won(case: _Case) -> _Found | None:
     numbers = _primary_numbers(case, winner)
     # whoever paused it, or only wanted to be told, has the last word, also where the time is over
     if on_win == "stop" or case.state.paused or (on_win == "notify" and case.is_over):
-        return _Found("stop", "won", f"Stopped with a winner: {told}", numbers, (winner,))
+        return _Found("stop", "won", f"Stop with a winner: {told}", numbers, (winner,))
     return _Found("promote", "won", f"{_PROMOTED[on_win]}: {told}", numbers, (winner,), _CONSENT[on_win])
 
 
 _PROMOTED: Mapping[OnWin, str] = {
-    "promote": "Promoted",
-    "require_approval": "To be promoted once somebody approves",
-    "notify": "To be promoted by hand",
+    "promote": "Promote",
+    "require_approval": "Promote, once somebody approves",
+    "notify": "Promote by hand",
 }
 
 
@@ -207,7 +207,7 @@ def _worse(case: _Case) -> _Found | None:
     if not _may_conclude(case) or any(found.verdict != "worse" for found in differences.values()):
         return None
     told = "; ".join(found.sentence for found in differences.values())
-    return _Found("stop", "worse", f"Stopped: {told}", _primary_numbers(case, case.candidates[0]))
+    return _Found("stop", "worse", f"Stop: {told}", _primary_numbers(case, case.candidates[0]))
 
 
 def _no_effect(case: _Case) -> _Found | None:
@@ -218,7 +218,7 @@ def _no_effect(case: _Case) -> _Found | None:
         return None
     told = "; ".join(found.sentence for found in primary.differences.values())
     numbers = _primary_numbers(case, case.candidates[0]) | {"smallest_effect": primary.smallest_effect}
-    return _Found("stop", "no_effect", f"Stopped, as no effect that is worth having is left: {told}", numbers)
+    return _Found("stop", "no_effect", f"Stop, as no effect that is worth having is left: {told}", numbers)
 
 
 def _deadline(case: _Case) -> _Found | None:

@@ -32,6 +32,8 @@ decisions = Table(
     sqlite_autoincrement=True,
 )
 Index(None, decisions.c.experiment_id, decisions.c.sequence)
+# each look asks for those that are open, among thousands that were only noted
+Index(None, decisions.c.experiment_id, decisions.c.status)
 Index(None, decisions.c.experiment)
 
 rollouts = Table(

@@ -66,6 +66,91 @@ async def promoting_the_winner(stage: Stage) -> Attempt:
     )
 
 
+CERTAIN = {"allow_approximate": True, "guardrails": ["cost <= 1"]}
+
+
+async def deciding(stage: Stage) -> Attempt:
+    begun = await recorded(stage, 120, plan={"minimum_units": 10}, policy=CERTAIN)
+
+    async def look() -> object:
+        found = await stage.lab.store.read(lambda tx: tx.decisions.of(begun.experiment_id))
+        return [(each.decision.action, each.status) for each in found]
+
+    return Attempt(
+        lambda: stage.lab.decide(begun.experiment_id), look, none=[], whole=[("continue", "noted")]
+    )
+
+
+async def acted(stage: Stage, experiment_id: str) -> object:
+    """Return everything that applying a decision changes."""
+    moves = await stage.lab.versions.deployments(stage.name, "system")
+    found = await stage.lab.experiments.get_experiment(experiment_id)
+    assert found is not None
+    decisions = await stage.lab.decisions(experiment_id)
+    return (
+        [(move.action, move.version) for move in moves],
+        found.status.value,
+        found.winner,
+        [(each.decision.action, each.status) for each in decisions],
+    )
+
+
+async def to_be_promoted(stage: Stage, on_win: str) -> tuple[str, str]:
+    """Start an experiment that is to be promoted; return its id and the decision's."""
+    policy = {"allow_approximate": True, "on_win": on_win}
+    begun = await recorded(stage, 120, plan={"minimum_units": 10}, policy=policy)
+    stored = await stage.lab.decide(begun.experiment_id)
+    return begun.experiment_id, stored.decision_id
+
+
+async def applying(stage: Stage) -> Attempt:
+    experiment_id, decision_id = await to_be_promoted(stage, "promote")
+    return Attempt(
+        lambda: stage.lab.apply(decision_id),
+        lambda: acted(stage, experiment_id),
+        none=([], "running", None, [("promote", "pending")]),
+        whole=([("promote", SECOND)], "completed", SECOND, [("promote", "applied")]),
+    )
+
+
+async def approving(stage: Stage) -> Attempt:
+    experiment_id, _ = await to_be_promoted(stage, "require_approval")
+    return Attempt(
+        lambda: stage.lab.approve(experiment_id, actor="Ada"),
+        lambda: acted(stage, experiment_id),
+        none=([], "running", None, [("promote", "awaiting_approval")]),
+        whole=([("promote", SECOND)], "completed", SECOND, [("promote", "applied")]),
+    )
+
+
+async def overriding(stage: Stage) -> Attempt:
+    begun = await running(stage)
+    await stage.lab.versions.promote(begun.first.version_id)
+    first = ("promote", begun.first.version)
+
+    async def look() -> object:
+        found = await stage.lab.store.read(lambda tx: tx.decisions.of(begun.experiment_id))
+        moves = await stage.lab.versions.deployments(stage.name, "system")
+        return [each.status for each in found], [(move.action, move.version) for move in moves]
+
+    return Attempt(
+        lambda: stage.lab.override(begun.experiment_id, "rollback", reason="it is rude"),
+        look,
+        none=([], [first]),
+        whole=(["applied"], [first, ("keep", begun.first.version)]),
+    )
+
+
+async def listing_decisions(stage: Stage) -> Attempt:
+    begun = await running(stage)
+    await stage.lab.override(begun.experiment_id, "pause", reason="lunch")
+    return reads(
+        lambda: stage.lab.decisions(begun.experiment_id),
+        ["pause"],
+        lambda found: [each.decision.action for each in found],
+    )
+
+
 async def closing(stage: Stage) -> Attempt:
     other = await promptab.open(stage.url).__aenter__()
     version = await other.versions.create_version(stage.name, "system", "Be kind.")
@@ -108,10 +193,15 @@ async def recording(stage: Stage) -> Attempt:
 
 PREPARATIONS: dict[str, Preparation] = calls.PREPARATIONS | {
     "analyze": analyzing,
+    "apply": applying,
+    "approve": approving,
     "choose": choosing,
     "close": closing,
     "compare": comparing,
+    "decide": deciding,
+    "decisions": listing_decisions,
     "interaction": crossing,
+    "override": overriding,
     "promote_winner": promoting_the_winner,
     "replay": replaying,
 }

@@ -109,6 +109,21 @@ async def test_decisions_are_listed_newest_first_by_id_and_by_name(
     assert await store.read(lambda tx: tx.decisions.of_name("other")) == []
 
 
+async def test_decisions_are_found_by_the_beginning_of_their_id(
+    store: Store, experiment: PromptExperiment
+) -> None:
+    namesake = an_experiment()
+    ids = ["ab%" + "0" * 33, "ab%" + "1" * 33, "abc" + "2" * 33]
+    made = [stored(a_decision(experiment), decision_id=each) for each in ids]
+    first, second, third = await appended(store, *made)
+    await appended(store, stored(a_decision(namesake), decision_id="ab%" + "3" * 33))
+    own = experiment.experiment_id
+    assert await store.read(lambda tx: tx.decisions.beginning(own, "abc2")) == [third]
+    # a sign that stands for others in a pattern stands for itself
+    assert await store.read(lambda tx: tx.decisions.beginning(own, "ab%")) == [second, first]
+    assert await store.read(lambda tx: tx.decisions.beginning(own, "zz")) == []
+
+
 async def test_what_became_of_a_decision_is_written_over_it(
     store: Store, experiment: PromptExperiment
 ) -> None:

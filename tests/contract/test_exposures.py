@@ -187,6 +187,17 @@ async def test_counts_are_of_units_and_analysed_counts_leave_out_those_shown_by_
     assert await begun.write(work) == ({"a": 2, "b": 2}, {"a": 2, "b": 1}, {})
 
 
+async def test_analysed_counts_since_a_time_are_of_units_exposed_from_then_on(begun: Store) -> None:
+    later = NOON + timedelta(microseconds=1)
+    for unit, at in (("u1", NOON), ("u2", later), ("u3", later)):
+        await begun.keep(an_exposure(EXPERIMENT, unit, at=at))
+
+    async def work(tx: Transaction) -> dict[str, int]:
+        return await tx.exposures.analysed_counts(EXPERIMENT.experiment_id, since=later)
+
+    assert await begun.read(work) == {"a": 2}
+
+
 async def test_of_unit_returns_the_units_exposures_to_the_experiments_named(begun: Store) -> None:
     second, third = an_experiment("second"), an_experiment("third")
 

@@ -55,6 +55,12 @@ class DecisionQueries:
         """Return the decisions about all experiments that had this name, newest first."""
         return await self._listing(decisions.c.experiment == name, limit)
 
+    async def beginning(self, experiment_id: str, beginning: str) -> list[StoredDecision]:
+        """Return the decisions about an experiment whose id begins like this, newest first, at most two."""
+        of_experiment = decisions.c.experiment_id == experiment_id
+        named = decisions.c.decision_id.startswith(beginning, autoescape=True)
+        return await self._listing(of_experiment & named, 2)
+
     async def open(self, experiment_id: str) -> list[StoredDecision]:
         """Return those of which something may still come, newest first."""
         of_experiment = decisions.c.experiment_id == experiment_id

@@ -52,6 +52,9 @@ def upgrade() -> None:
         "promptab_decisions",
         ["experiment_id", "sequence"],
     )
+    op.create_index(
+        op.f("ix_promptab_decisions_experiment_id_status"), "promptab_decisions", ["experiment_id", "status"]
+    )
     op.create_index(op.f("ix_promptab_decisions_experiment"), "promptab_decisions", ["experiment"])
     op.create_table(
         "promptab_rollouts",

@@ -1,0 +1,125 @@
+"""The policy of an experiment on the command line: the one that `promptab.yaml` names, and changing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from promptab.allocation import new_salt
+from promptab.cli.arguments import actor_or_user
+from promptab.cli.options import ActorOption, ExperimentArgument, JsonOption, ReasonOption, UrlOption
+from promptab.cli.output import emit, note, run
+from promptab.errors import NotFoundError, PromptFileError
+from promptab.library.policies import PolicyFile, read_policy_file
+from promptab.models import PromptExperiment, UnitKind
+from promptab.plan import AnalysisPlan
+from promptab.policy import Policy
+
+POLICY_FILE = Path("promptab.yaml")
+NO_POLICY = "none"
+DEFAULTS = "ab_testing"
+"""The name of what the block of that name declares."""
+
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="NAME",
+        help="What is done about the outcomes: a policy of promptab.yaml, ab_testing for that block of it, or none.",
+        show_default="the ab_testing block, if there is one",
+    ),
+]
+PolicyFileOption = Annotated[
+    Path, typer.Option("--policy-file", metavar="FILE", help="Where policies are declared.")
+]
+
+
+class ChosenPolicy(NamedTuple):
+    policy: Policy | None = None
+    plan: AnalysisPlan | None = None
+    unit: UnitKind = "user"
+    salt: str | None = None
+
+
+def chosen_policy(name: str | None, path: Path) -> ChosenPolicy:
+    """Return the policy that is named, or that the file gives every experiment.
+
+    Raises `NotFoundError` for a name that the file does not have, and `PromptFileError`.
+    """
+    if name == NO_POLICY:
+        return ChosenPolicy()
+    declared = _declared(path)
+    defaults = declared.ab_testing
+    if name is None and defaults is not None and defaults.enabled:
+        note(f"note: policy of the ab_testing block in {path}; --policy none for none")
+    elif name is None:
+        return ChosenPolicy()
+    if name is None or (name == DEFAULTS and defaults is not None):
+        assert defaults is not None  # noqa: S101 - narrows the type
+        salt = f"{defaults.hash_seed}{new_salt()}" if defaults.hash_seed else None
+        return ChosenPolicy(defaults.policy, defaults.plan, defaults.unit, salt)
+    if name not in declared.policies:
+        known = [*declared.policies, *([DEFAULTS] if defaults is not None else [])]
+        there = f"{path} has {', '.join(known)}" if known else f"{path} declares none, or is not there"
+        raise NotFoundError("policy", name, there)
+    criteria = declared.policies[name]
+    return ChosenPolicy(criteria.policy, criteria.plan)
+
+
+def _declared(path: Path) -> PolicyFile:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return PolicyFile()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptFileError(str(path), f"it cannot be read: {error}") from error
+    return read_policy_file(text, path=str(path))
+
+
+def set_policy(
+    experiment: ExperimentArgument,
+    policy: Annotated[
+        str,
+        typer.Argument(
+            metavar="POLICY",
+            help="A policy of promptab.yaml, ab_testing for that block of it, or none.",
+            show_default=False,
+        ),
+    ],
+    *,
+    reason: ReasonOption = "",
+    policy_file: PolicyFileOption = POLICY_FILE,
+    actor: ActorOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give an experiment another policy. The same one changes nothing.
+
+    On an experiment that runs a new analysis begins: only units first exposed from now on are read, and what was
+    decided before and not applied is void.
+
+    $ promptab experiment policy greeting careful --reason "costs have doubled"
+    """
+    chosen = chosen_policy(policy, policy_file)
+    changed = run(
+        lambda lab: lab.experiments.set_policy(
+            experiment, chosen.policy, reason=reason, actor=actor_or_user(actor)
+        ),
+        url=url,
+    )
+    emit(changed, as_json=as_json, human=lambda to: to.print(_told(changed), soft_wrap=True))
+
+
+def _told(experiment: PromptExperiment) -> str:
+    if experiment.policy is None:
+        return f"experiment {experiment.name} has no policy: nothing is decided about it by itself"
+    if experiment.policy_digest is None:
+        return f"experiment {experiment.name} has the policy {experiment.policy.digest[:12]} once it starts"
+    reads = ""
+    if experiment.policy_since is not None:
+        reads = (
+            f" since {experiment.policy_since:%Y-%m-%d %H:%M} UTC, and reads units first exposed from then on"
+        )
+    return f"experiment {experiment.name} has the policy {experiment.policy_digest[:12]}{reads}"
