@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from promptab.decisions.decision import Consent, Decision
@@ -17,6 +17,10 @@ _WAITING: Mapping[Consent, DecisionStatus] = {
     "approval": "awaiting_approval",
     "by_hand": "by_hand",
 }
+
+
+NOTED_FOR = timedelta(days=1)
+"""How long every decision to continue is kept; older ones one an hour."""
 
 
 async def standing_of(tx: Transaction, experiment: PromptExperiment) -> Standing:
@@ -59,6 +63,7 @@ async def keep_decision(tx: Transaction, decision: Decision, standing: Standing)
         if not _goes_beside(before, stored)
     ]
     await supersede(tx, outdated, by=decision.sentence, at=decision.at)
+    await _thin_out(tx, latest, decision)
     return await tx.decisions.append(stored)
 
 
@@ -68,6 +73,7 @@ async def keep_unmoved(tx: Transaction, decision: Decision) -> StoredDecision:
     if latest is not None and _is_again(latest, decision, None):
         await tx.decisions.seen_again(latest.sequence, decision.at)
         return latest.model_copy(update={"seen": latest.seen + 1, "seen_at": decision.at})
+    await _thin_out(tx, latest, decision)
     return await tx.decisions.append(
         _new(decision, None, "noted" if decision.action == "continue" else "pending")
     )
@@ -83,6 +89,19 @@ async def keep_by_hand(
     outdated = await tx.decisions.open(decision.experiment_id)
     await supersede(tx, outdated, by=decision.sentence, at=decision.at)
     return await tx.decisions.append(_new(decision, standing, "pending"))
+
+
+async def _thin_out(tx: Transaction, latest: StoredDecision | None, decision: Decision) -> None:
+    """Drop old decisions that changed nothing, but for one an hour, when the first one of an hour is stored.
+
+    A loop that looks every half minute while events come in would store 30 MB a day for each experiment.
+    """
+    if latest is not None and _hour(latest.decision.at) < _hour(decision.at):
+        await tx.decisions.thin_out(decision.experiment_id, before=_hour(decision.at) - NOTED_FOR)
+
+
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
 
 
 def _new(decision: Decision, standing: Standing | None, status: DecisionStatus) -> StoredDecision:

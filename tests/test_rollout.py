@@ -275,6 +275,24 @@ async def test_the_same_look_again_is_the_same_decision(lab: Lab, clock: Settabl
     assert await lab.decisions("support_reply", limit=1) == [other]
 
 
+async def test_looks_that_changed_nothing_are_kept_once_an_hour_after_a_day(
+    lab: Lab, clock: SettableClock
+) -> None:
+    scene = await staged(lab, {})
+    for number in range(30):
+        await scene.record(EQUAL, units=1, prefix=f"look{number}-")
+        await lab.decide("support_reply")
+        clock.advance(seconds=20 * 60)
+    assert len(await lab.decisions("support_reply")) == 30
+    clock.advance(seconds=26 * 3600)
+    await scene.record(EQUAL, units=1, prefix="later")
+    latest = await lab.decide("support_reply")
+    newest, *old = await lab.decisions("support_reply")
+    assert newest == latest
+    assert len(old) == 10
+    assert len({each.decision.at.replace(minute=0, second=0) for each in old}) == 10
+
+
 async def test_a_stored_decision_is_made_the_same_again(lab: Lab) -> None:
     scene = await staged(lab, {"guardrails": ["success_rate >= 0.5", "p95_response_time <= 2"]})
     await scene.record(BETTER, response_time={CONTROL: 0.4, CANDIDATE: 0.5})

@@ -246,10 +246,9 @@ def _ramp(case: _Case) -> _Found | None:
     step = case.policy.ramp[case.state.step]
     numbers = {"traffic": step.traffic, "units": _step_units(case), "hours": _step_hours(case)}
     grown = case.policy.ramp[following].traffic
-    told = (
-        f"Traffic grows from {step.traffic:.3g} to {grown:.3g}: {_step_units(case)} units of each variant, "
-    )
-    told += f"{_step_hours(case):.3g} hours, and no guardrail has failed"
+    lasted = f" in {_step_hours(case):.3g} hours" if step.minimum_hours else ""
+    told = f"Traffic grows from {step.traffic:.3g} to {grown:.3g}: {_step_units(case)} units of each variant{lasted}"
+    told += ", and no guardrail has failed"
     return _Found("ramp", "ramp", told, numbers, step=following)
 
 

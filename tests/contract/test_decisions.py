@@ -109,6 +109,25 @@ async def test_decisions_are_listed_newest_first_by_id_and_by_name(
     assert await store.read(lambda tx: tx.decisions.of_name("other")) == []
 
 
+async def test_of_old_decisions_that_changed_nothing_the_first_of_each_hour_is_kept(
+    store: Store, experiment: PromptExperiment
+) -> None:
+    def at(minutes: int, **fields: Any) -> StoredDecision:
+        moment = NOON + timedelta(minutes=minutes)
+        return stored(a_decision(experiment, at=moment), seen_at=moment, **{"status": "noted", **fields})
+
+    made = await appended(
+        store, at(0), at(5), at(10, status="superseded"), at(59), at(60), at(90), at(120), at(121)
+    )
+    other = an_experiment()
+    [theirs] = await appended(store, stored(a_decision(other), status="noted"))
+    own = experiment.experiment_id
+    await store.write(lambda tx: tx.decisions.thin_out(own, before=NOON + timedelta(hours=2)))
+    kept = [made[position] for position in (7, 6, 4, 2, 0)]
+    assert await store.read(lambda tx: tx.decisions.of(own)) == kept
+    assert await store.read(lambda tx: tx.decisions.of(other.experiment_id)) == [theirs]
+
+
 async def test_decisions_are_found_by_the_beginning_of_their_id(
     store: Store, experiment: PromptExperiment
 ) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.decisions.decision import Decision
 from promptab.decisions.stored import OPEN_STATUSES, Standing, StoredDecision
 from promptab.stores.decision_schema import decisions
+from promptab.stores.queries.time_spans import HOUR, start_of_stretch
 
 
 class DecisionQueries:
@@ -80,6 +81,20 @@ class DecisionQueries:
             await self._connection.execute(
                 update(decisions).where(decisions.c.sequence == stored.sequence).values(**_became(stored))
             )
+
+    async def thin_out(self, experiment_id: str, *, before: datetime) -> None:
+        """Drop those decided before then that changed nothing, but for the first of each hour."""
+        noted = (
+            (decisions.c.experiment_id == experiment_id)
+            & (decisions.c.status == "noted")
+            & (decisions.c.at < before)
+        )
+        kept = (
+            select(func.min(decisions.c.sequence))
+            .where(noted)
+            .group_by(start_of_stretch(decisions.c.at, HOUR))
+        )
+        await self._connection.execute(delete(decisions).where(noted & decisions.c.sequence.not_in(kept)))
 
     async def _listing(self, which: ColumnElement[bool], limit: int | None = None) -> list[StoredDecision]:
         query = select(decisions).where(which).order_by(decisions.c.sequence.desc()).limit(limit)
