@@ -154,8 +154,8 @@ class ABTestManager(Assigning):
             bandit=adaptive,
             metadata=check_json_object("metadata", metadata or {}),
             salt=check_label("salt", salt or new_salt()),
-            enrolment_salt=new_salt(),
-            uniform_salt=new_salt() if adaptive is not None and adaptive.uniform else None,
+            enrolment_salt=_further_salt(salt, "enrolment"),
+            uniform_salt=_further_salt(salt, "uniform") if adaptive and adaptive.uniform else None,
             starts_at=None if starts_at is None else check_time("starts_at", starts_at),
             ends_at=None if ends_at is None else check_time("ends_at", ends_at),
             created_at=now,
@@ -402,3 +402,8 @@ class ABTestManager(Assigning):
             return await tx.experiments.delete(experiment_id)
 
         return await (await self._store()).write(work)
+
+
+def _further_salt(salt: str | None, of: str) -> str:
+    """Return a salt that is independent of the experiment's own: where that is given, the same every time."""
+    return new_salt() if salt is None else f"{salt}/{of}"
