@@ -124,8 +124,8 @@ class Round:
 
 
 Duty = Callable[[Round], AsyncGenerator[WatchUpdate]]
-"""Something that the leader does in each round, and says what came of it. A `StoreError` or a `NotLeadingError` ends the
-round; whatever else goes wrong is its own to report.
+"""Something that the leader does in each round, and says what came of it. A `StoreError` or a `NotLeadingError` ends
+the round; whatever else goes wrong is its own to report.
 """
 
 

@@ -135,7 +135,7 @@ async def test_a_leader_that_is_killed_while_it_applies_is_followed_by_another(
                 assert await is_completed(lab, experiment_id)
                 await assert_each_decision_was_applied_once(lab, await assert_history_replays(lab))
                 started += [standby, Watcher.pausing(lasting_url, INTERVAL, 0.02)]
-                await asyncio.to_thread(started[-1].until_state, "standing_by")
+                await asyncio.to_thread(started[-1].until, lambda told: "state" in told)
             actions = await assert_each_decision_was_applied_once(lab, await assert_history_replays(lab))
             assert actions == {"promote": KILLS}
             assert len(await lab.versions.deployments(*PROMPT)) == KILLS + 1
