@@ -126,7 +126,7 @@ async def test_a_leader_that_is_killed_while_it_applies_is_followed_by_another(
             for _ in range(KILLS):
                 experiment_id, control = await a_won_experiment(lab, control)
                 leader, standby = await the_one_inside(started[-2:])
-                await asyncio.sleep(rng.random() * 0.2)
+                await asyncio.sleep(0.6 * rng.random() ** 2)
                 killed_at = leader.kill()
                 finished_by_the_killed += await is_completed(lab, experiment_id, at_once=True)
                 assert len(await lab.versions.list_versions(*PROMPT, status="production")) == 1
