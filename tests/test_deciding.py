@@ -422,3 +422,21 @@ def test_a_metric_that_is_to_fall_is_decided_on_as_one_that_is_to_rise(
         decisions.append(decided(metrics, said, primary_metric="score", plan=plan))
     rising, falling = decisions
     assert (rising.action, rising.rule, rising.variants) == (falling.action, falling.rule, falling.variants)
+
+
+def test_what_a_withdrawn_variant_lacks_holds_nothing_up() -> None:
+    arms = {"a": {0: rate(1_800, 2_000)}, "b": {0: rate(1_500, 2_000)}, "c": {0: rate(10, 20)}}
+    shares = {0: {"a": 2_000 / 4_020, "b": 2_000 / 4_020, "c": 20 / 4_020}}
+    needs = AnalysisPlan(minimum_units=100)
+    metrics: dict[str, Any] = {"success_rate": arms}
+    assert decided(metrics, plan=needs, weights=shares).action == "continue"
+    state = DecisionState(started_at=START, withdrawn=("c",))
+    assert decided(metrics, plan=needs, weights=shares, state=state).rule == "worse"
+
+
+def test_units_that_were_exposed_before_a_step_are_never_less_than_none_of_it() -> None:
+    said = policy(ramp=[{"traffic": 0.1, "minimum_units": 50}, 0.5])
+    state = DecisionState(started_at=START, step_units={"a": 1_500, "b": 1_500})
+    found = decided(EQUAL, said, state=state)
+    assert found.action == "continue"
+    assert "has 0 of 50 units" in found.sentence

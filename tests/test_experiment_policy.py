@@ -191,3 +191,49 @@ async def test_guardrails_that_are_written_as_text_are_kept_as_fields(experiment
         Guardrail(metric="success_rate", largest_regression=0.02, direction="increase"),
     )
     assert await experiments.get_experiment("tone") == made
+
+
+async def recorded(lab: Lab, experiment: PromptExperiment, units: int = 120) -> None:
+    await lab.metrics.record_many(
+        {
+            "success": number % 10 < tenths,
+            "response_time": seconds + number % 7 / 10,
+            "experiment_id": experiment.experiment_id,
+            "variant": key,
+            "user_id": f"{key}{number}",
+        }
+        for number in range(units)
+        for key, tenths, seconds in (("a", 9, 0.5), ("b", 5, 3.0))
+    )
+
+
+async def test_an_analysis_reads_the_guardrails_of_the_experiments_policy(lab: Lab) -> None:
+    said = {"guardrails": ["success_rate >= 0.8", "p95_response_time <= 2.0"], "guardrail_alpha": 0.1}
+    made = await created(lab.experiments, policy=said)
+    await recorded(lab, made, 1_000)
+    result = await lab.analyze("tone")
+    verdicts = {(guard.metric, guard.variant): (guard.verdict, guard.alpha) for guard in result.guards}
+    assert verdicts == {("success_rate", "b"): ("fail", 0.05), ("p95_response_time", "b"): ("fail", 0.05)}
+    # guardrails are read, whatever was asked for
+    alone = await lab.analyze("tone", metrics=())
+    assert alone.guards == result.guards
+    assert list(alone.metrics) == ["success_rate", "p95_response_time"]
+    assert (await lab.compare("tone")).guards != ()
+
+
+async def test_another_policy_is_read_as_if_the_experiment_had_it(lab: Lab) -> None:
+    made = await created(lab.experiments)
+    await recorded(lab, made)
+    assert (await lab.analyze("tone")).guards == ()
+    other = Policy.model_validate({"guardrails": ["response_time <= 1.5"], "alpha": 0.01})
+    result = await lab.analyze("tone", policy=other)
+    assert result.confidence == 0.99
+    assert [(guard.guardrail, guard.verdict) for guard in result.guards] == [("response_time <= 1.5", "fail")]
+    found = await lab.experiments.get_experiment("tone")
+    assert found is not None
+    assert (found.plan, found.policy) == (made.plan, None)
+
+
+async def test_an_analysis_of_a_draft_has_no_guardrails_yet(lab: Lab) -> None:
+    await created(lab.experiments, policy=GUARDED, status="draft")
+    assert (await lab.analyze("tone")).guards == ()
