@@ -455,6 +455,25 @@ async def test_events_that_are_deleted_count_no_more(stage: Stage) -> None:
     assert (guard.tallies[0].sums.units, guard.tallies[0].sums.s) == (30, 27.0)
 
 
+@every_store
+async def test_events_that_a_guard_has_still_to_weigh_are_not_pruned(stage: Stage) -> None:
+    await stage.record(stage.first, outcomes(0.9, 120))
+    await stage.promote(policy("success_rate >= control - 90%"))
+    await stage.record(stage.second, outcomes(0.8, 60))
+    long_after = stage.clock.advance(days=40)
+    report = await stage.lab.metrics.prune_events(long_after)
+    assert (report.dropped, report.kept["not added up yet"]) == (0, 179)
+    await stage.look()
+    report = await stage.lab.metrics.prune_events(long_after)
+    assert report.dropped == 179
+    await stage.record(stage.second, outcomes(0.8, 10), named=False)
+    await stage.look()
+    [guard] = await stage.guards()
+    assert (guard.tallies[0].sums.units, guard.tallies[0].sums.s) == (70, 56.0)
+    assert guard.bounds is not None
+    assert guard.bounds[0].previous_units == 120
+
+
 async def test_running_experiments_with_the_version_are_paused_by_the_rollback(stage: Stage) -> None:
     await stage.promote(RATE)
     third = await stage.lab.versions.create_version("greeting", "system", "Kindest.")

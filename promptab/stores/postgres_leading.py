@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import asyncpg
 
+from promptab.errors import StoreError
 from promptab.stores.base import Transaction
 from promptab.stores.postgres_connecting import Connection, Server, hang_up
 
@@ -40,12 +42,11 @@ class PostgresLeadership:
 
     async def claim(self) -> int | None:
         self._begin_anew_in_a_child()
-        try:
-            return await self._claim()
-        except BaseException:
-            # cancelled too: what the server has answered is not known, and the lock may be held
-            self._drop()
-            raise
+        if self._connection is not None:
+            # the server may have ended it, as that of one who was silent for too long
+            with suppress(StoreError):
+                return await self._claim()
+        return await self._claim()
 
     async def release(self) -> None:
         self._begin_anew_in_a_child()
@@ -62,6 +63,14 @@ class PostgresLeadership:
             await hang_up(connection)
 
     async def _claim(self) -> int | None:
+        try:
+            return await self._granted()
+        except BaseException:
+            # cancelled too: what the server has answered is not known, and the lock may be held
+            self._drop()
+            raise
+
+    async def _granted(self) -> int | None:
         if self._connection is None or self._connection.is_closed():
             # which store it is, and so what the lock is called, is known when it has been reached
             await self._store.read(_nothing)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.stores.queries.shadows import of_shadow
 from promptab.stores.schema import aliases, events, experiments, exposures, rollups
 from promptab.stores.totals_schema import prunings, total_watermarks
+from promptab.stores.watch_schema import guards
 
 EVENTS_PER_STEP = 50_000
 """The events that one transaction looks at: a part of a second, so that writers come in between."""
@@ -133,7 +134,16 @@ def _fate(before: datetime, needing: Collection[str]) -> ColumnElement[Any]:
     rolled_up = exists().where(
         rollups.c.experiment_id == events.c.experiment_id, rollups.c.watermark >= events.c.sequence
     )
+    # what a guard has still to weigh, or to draw its lines by
+    awaited = exists().where(
+        guards.c.status == "watching",
+        or_(
+            and_(guards.c.version_id == events.c.version_id, guards.c.watermark < events.c.sequence),
+            and_(guards.c.previous_version_id == events.c.version_id, guards.c.bounds.is_(None)),
+        ),
+    )
     added = and_(
+        ~awaited,
         or_(events.c.version_id.is_(None), events.c.sequence <= _watermark("versions")),
         or_(events.c.unit.is_(None), events.c.sequence <= _watermark("units")),
         or_(~in_experiment, rolled_up),
