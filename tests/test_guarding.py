@@ -95,6 +95,16 @@ def test_several_outcomes_of_a_unit_are_one_observation() -> None:
     assert (found.technique, found.verdict) == ("confidence sequence", "fail")
 
 
+@pytest.mark.parametrize(("units", "verdict"), [(300, "undecided"), (400, "pass")])
+def test_few_errors_of_units_alike_do_not_pass_for_little_variation(units: int, verdict: str) -> None:
+    """By the variance that so few errors leave, 250 units would be enough for a rate of 2 % behind one of 5 %."""
+    alike = UnitSums.of([(10.0, 4.0)] * (units // 20) + [(10.0, 0.0)] * (units - units // 20))
+    (found,) = readings(
+        {"success_rate": EVEN, "error_rate": {"a": {0: alike}, "b": {0: alike}}}, ["error_rate <= 0.05"]
+    )
+    assert (found.technique, found.verdict) == ("confidence sequence", verdict)
+
+
 def test_few_ratings_are_bet_on_in_their_order() -> None:
     generator = np.random.default_rng(1)
     units = {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from promptab.stats.contrast import ArmMean, Contrast
 from promptab.stats.fixed import t_interval
-from promptab.stats.ratio import ratio_contrast, ratio_mean
+from promptab.stats.ratio import rate_variance, ratio_contrast, ratio_mean
 from promptab.stats.summary import UnitSums
 from tests.arms import Totals, effect, one_event_each, random_arms, seeds, tea_aggregates
 
@@ -283,3 +283,29 @@ def test_an_arm_mean_says_how_many_units_it_is_of() -> None:
     mean = ratio_mean(UnitSums.of([(3, 3), (1, 0), (4, 1)]))
     assert isinstance(mean, ArmMean)
     assert (mean.value, mean.units) == (0.5, 3)
+
+
+def test_a_rate_is_tested_with_the_variance_that_it_would_have_there_or_its_own_if_that_is_more() -> None:
+    rate = ratio_mean(one_event_each([1.0] * 10 + [0.0] * 190))
+    assert rate is not None
+    assert rate.variance == pytest.approx(0.05 * 0.95 / 199)
+    # of independent events it is that of the score test
+    assert rate_variance(rate, at=0.2) == pytest.approx(0.2 * 0.8 / 199)
+    assert rate_variance(rate, at=0.8) == pytest.approx(0.2 * 0.8 / 199)
+    assert rate_variance(rate, at=0.01) == rate.variance
+    assert rate_variance(rate, at=0.0) == rate.variance
+
+
+def test_the_design_effect_of_alike_units_is_kept_where_a_rate_is_tested() -> None:
+    alike = ratio_mean(UnitSums.of([(10, 10)] * 10 + [(10, 0)] * 190))
+    single = ratio_mean(one_event_each([1.0] * 10 + [0.0] * 190))
+    assert alike is not None
+    assert single is not None
+    assert rate_variance(alike, at=0.2) == pytest.approx(rate_variance(single, at=0.2))
+
+
+def test_a_rate_that_never_varied_has_no_variance_anywhere() -> None:
+    for outcome in (0.0, 1.0):
+        rate = ratio_mean(one_event_each([outcome] * 50))
+        assert rate is not None
+        assert rate_variance(rate, at=0.5) == 0.0

@@ -26,7 +26,7 @@ from promptab.stats.guardrail import relative_margin_effect
 from promptab.stats.interval import Side
 from promptab.stats.rate_bound import rate_log_e_value
 from promptab.stats.rate_regression import DealtRates, regression_log_e_value
-from promptab.stats.ratio import ratio_mean
+from promptab.stats.ratio import rate_variance, ratio_mean
 from promptab.stats.score_bound import score_log_e_value, score_regression_log_e_value
 from promptab.stats.summary import UnitSums
 
@@ -152,8 +152,9 @@ def _against_bound(case: _Case, claim: Side, alpha: float) -> _Test:
         mean = ratio_mean(evidence.pooled(case.variant))
     if mean is None:
         return _Test("not enough data")
+    variance = rate_variance(mean, at=bound) if evidence.definition.is_rate else mean.variance
     return _asymptotic(
-        case, mean.value, math.sqrt(mean.variance), mean.units, null=bound, claim=claim, alpha=alpha
+        case, mean.value, math.sqrt(variance), mean.units, null=bound, claim=claim, alpha=alpha
     )
 
 

@@ -8,6 +8,7 @@ References:
         https://arxiv.org/abs/1803.06336
     Deng, Lu & Qin, "The equivalence of the Delta method and the cluster-robust variance estimator", 2021,
         https://arxiv.org/abs/2105.14705
+    Rao & Scott, "A simple method for the analysis of clustered binary data", Biometrics 48, 1992
 """
 
 from __future__ import annotations
@@ -59,3 +60,17 @@ def ratio_contrast(treatment: Mapping[int, UnitSums], control: Mapping[int, Unit
         elif any(of_arm.units for of_arm in sums):
             left_out.append(epoch)
     return combined(strata, tuple(left_out))
+
+
+def rate_variance(rate: ArmMean, *, at: float) -> float:
+    """Return the variance to test a rate of several outcomes per unit against the value `at`, between 0 and 1.
+
+    Units that happen to have few of the rarer outcome look less varied than they are: the lower an error rate, the
+    smaller its estimated variance, so that it is taken to be below a bound too soon. Tested is therefore with
+    the variance that the rate would have there, a (1 - a)/(R (1 - R)) times its own, so with the design effect as
+    it was seen (Rao & Scott 1992), wherever that is more than its own. 0.0 where no unit varies.
+    """
+    own = rate.value * (1.0 - rate.value)
+    if rate.variance == 0.0 or own <= 0.0:
+        return rate.variance
+    return rate.variance * max(1.0, at * (1.0 - at) / own)

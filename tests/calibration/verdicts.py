@@ -156,6 +156,8 @@ class Watch:
         """Weigh the claim that the variant's own value is beyond the bound."""
         sums = self.stream.sums[guardrail.metric]
         value, variance = self._mean(guardrail.metric, TREATMENT)
+        if self._definition(guardrail).is_rate:
+            variance = _rate_variance(value, variance, guardrail.amount)
         sign = 1.0 if beyond == "greater" else -1.0
         with np.errstate(divide="ignore", invalid="ignore"):
             return Claim(sign * (value - guardrail.amount) / np.sqrt(variance), sums.units[TREATMENT])
@@ -275,6 +277,12 @@ def _mean(sums: Sums, arm: int) -> tuple[Floats, Floats]:
         rounding = 1e-12 * (rr + offset * offset * nn)
         residual = np.where(residual <= rounding, 0.0, residual)
         return ratio, units / (units - 1.0) * residual / n / n
+
+
+def _rate_variance(rate: Floats, variance: Floats, at: float) -> Floats:
+    """Return the variance of a rate where it is `at`, as `rate_variance` does."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return variance * np.maximum(1.0, at * (1.0 - at) / (rate * (1.0 - rate)))
 
 
 def _one_sided_log_e(claim: Claim, alpha: float) -> Floats:
