@@ -386,3 +386,21 @@ async def test_a_decision_about_an_experiment_that_is_gone_is_superseded(lab: La
     gone = await lab.apply(stored)
     assert (gone.status, gone.detail) == ("superseded", "The experiment has been deleted")
     assert await scene.live() == CONTROL
+
+
+async def test_outcomes_that_a_rollback_cut_short_are_no_mismatch(lab: Lab) -> None:
+    policy = {"guardrails": ["response_time <= 2"]}
+    scene = await staged(lab, policy, keys=(CONTROL, CANDIDATE, OTHER))
+    choices = [await lab.choose("support_reply", user_id=f"u{number}") for number in range(1500)]
+    for number, choice in enumerate(choices):
+        if number % 10 < 7:
+            seconds = (5.0 if choice.variant == CANDIDATE else 1.0) + number % 3 / 10
+            await choice.record(success=number % 4 != 0, response_time=seconds)
+    assert (await decided(lab, "support_reply")).decision.variants == (CANDIDATE,)
+    for number in range(1500):
+        if number % 10 >= 7:
+            choice = await lab.choose("support_reply", user_id=f"u{number}")
+            assert choice.variant != CANDIDATE
+            await choice.record(success=number % 4 != 0, response_time=1.0)
+    assert (await decided(lab, "support_reply")).decision.rule == "undecided"
+    assert (await scene.now()).status == ExperimentStatus.RUNNING
