@@ -404,3 +404,13 @@ async def test_outcomes_that_a_rollback_cut_short_are_no_mismatch(lab: Lab) -> N
             await choice.record(success=number % 4 != 0, response_time=1.0)
     assert (await decided(lab, "support_reply")).decision.rule == "undecided"
     assert (await scene.now()).status == ExperimentStatus.RUNNING
+
+
+async def test_what_a_person_has_evicted_is_not_promoted(lab: Lab) -> None:
+    scene = await staged(lab, {}, keys=(CONTROL, CANDIDATE, OTHER))
+    await scene.record({**BETTER, OTHER: 0.6})
+    weights = {CONTROL: 0.5, CANDIDATE: 0.0, OTHER: 0.5}
+    await lab.experiments.update_weights("support_reply", weights, evict=True)
+    assert (await decided(lab, "support_reply")).decision.action == "continue"
+    await lab.experiments.update_weights("support_reply", dict.fromkeys(weights, 1.0))
+    assert (await lab.decide("support_reply")).decision.variants == (CANDIDATE,)
