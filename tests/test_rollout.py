@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -414,3 +415,34 @@ async def test_what_a_person_has_evicted_is_not_promoted(lab: Lab) -> None:
     assert (await decided(lab, "support_reply")).decision.action == "continue"
     await lab.experiments.update_weights("support_reply", dict.fromkeys(weights, 1.0))
     assert (await lab.decide("support_reply")).decision.variants == (CANDIDATE,)
+
+
+async def test_what_an_experiment_has_lasted_counts_from_its_schedule(lab: Lab, clock: SettableClock) -> None:
+    begins = clock.now + timedelta(days=14)
+    policy = {
+        "longest_hours": 14 * 24,
+        "shortest_hours": 24,
+        "ramp": [{"traffic": 0.5, "minimum_hours": 24}, 1.0],
+    }
+    scene = await staged(lab, policy, starts_at=begins)
+    assert (await decided(lab, "support_reply")).status == "noted"
+    clock.advance(days=14, hours=1)
+    assert "lasted 1 of 24 hours" in (await decided(lab, "support_reply")).decision.sentence
+    clock.advance(hours=23)
+    assert (await decided(lab, "support_reply")).decision.action == "ramp"
+    clock.advance(days=13)
+    assert (await decided(lab, "support_reply")).decision.rule == "deadline"
+    assert (await scene.now()).status == ExperimentStatus.STOPPED
+
+
+async def test_an_experiment_whose_schedule_is_over_ends_once_its_windows_have_closed(
+    lab: Lab, clock: SettableClock
+) -> None:
+    scene = await staged(lab, {}, ends_at=clock.now + timedelta(days=7), plan={"window_hours": 24})
+    clock.advance(days=7, hours=23)
+    assert (await decided(lab, "support_reply")).status == "noted"
+    clock.advance(hours=1)
+    stopped = await decided(lab, "support_reply")
+    assert (stopped.decision.action, stopped.decision.rule) == ("stop", "deadline")
+    assert stopped.decision.sentence.startswith("Its schedule has ended without a winner")
+    assert (await scene.now()).status == ExperimentStatus.STOPPED
