@@ -446,3 +446,20 @@ async def test_an_experiment_whose_schedule_is_over_ends_once_its_windows_have_c
     assert (stopped.decision.action, stopped.decision.rule) == ("stop", "deadline")
     assert stopped.decision.sentence.startswith("Its schedule has ended without a winner")
     assert (await scene.now()).status == ExperimentStatus.STOPPED
+
+
+async def test_superseded_decisions_that_wait_for_a_person_are_thinned_out_too(
+    lab: Lab, clock: SettableClock
+) -> None:
+    scene = await staged(lab, {"on_win": "notify"})
+    await scene.record(BETTER)
+    for number in range(12):
+        await scene.record(BETTER, units=1, prefix=f"look{number}-")
+        assert (await lab.decide("support_reply")).status == "by_hand"
+        clock.advance(seconds=20 * 60)
+    clock.advance(hours=26)
+    await scene.record(BETTER, units=1, prefix="later")
+    latest = await lab.decide("support_reply")
+    newest, *old = await lab.decisions("support_reply")
+    assert (newest, latest.status) == (latest, "by_hand")
+    assert len(old) in {4, 5}
