@@ -20,7 +20,7 @@ _WAITING: Mapping[Consent, DecisionStatus] = {
 
 
 NOTED_FOR = timedelta(days=1)
-"""How long every decision to continue is kept; older ones one an hour."""
+"""How long every decision that changed nothing is kept; of older ones that are alike one an hour."""
 
 
 async def standing_of(tx: Transaction, experiment: PromptExperiment) -> Standing:
@@ -73,6 +73,8 @@ async def keep_unmoved(tx: Transaction, decision: Decision) -> StoredDecision:
     if latest is not None and _is_again(latest, decision, None):
         await tx.decisions.seen_again(latest.sequence, decision.at)
         return latest.model_copy(update={"seen": latest.seen + 1, "seen_at": decision.at})
+    # each rests on more than the one before
+    await supersede(tx, await tx.decisions.open(decision.experiment_id), by=decision.sentence, at=decision.at)
     await _thin_out(tx, latest, decision)
     return await tx.decisions.append(
         _new(decision, None, "noted" if decision.action == "continue" else "pending")
@@ -92,7 +94,8 @@ async def keep_by_hand(
 
 
 async def _thin_out(tx: Transaction, latest: StoredDecision | None, decision: Decision) -> None:
-    """Drop old decisions that changed nothing, but for one an hour, when the first one of an hour is stored.
+    """Drop old decisions that changed nothing, but for one an hour of those that are alike, when the first one of an
+    hour is stored.
 
     A loop that looks every half minute while events come in would store 30 MB a day for each experiment.
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from promptab.analysis.evidence import Evidence, MetricEvidence, SegmentEvidence, SeriesEvidence
 from promptab.errors import InvalidInputError, NotFoundError, StateError
-from promptab.models import UNIFORM_EPOCH, PromptExperiment
+from promptab.models import UNIFORM_EPOCH, Epoch, PromptExperiment
 from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
 from promptab.records import Json
@@ -85,6 +85,7 @@ async def gather(
         others=[await reader.evidence(definition) for definition in definitions],
         arms=arms,
         weights=weights,
+        cut_short=_cut_short(epochs),
         segments=[
             segment
             for attribute in question.segments
@@ -113,6 +114,16 @@ async def gather_primary(tx: Transaction, experiment: PromptExperiment, *, now: 
         arms=rolled_up.arms,
         weights=weights,
     )
+
+
+def _cut_short(epochs: Sequence[Epoch]) -> dict[int, frozenset[str]]:
+    """Return the variants of each epoch whose units have been evicted in a later one."""
+    return {
+        epoch.number: frozenset(
+            key for later in epochs if later.number > epoch.number for key in later.evicted
+        )
+        for epoch in epochs
+    }
 
 
 def _uniform_slice(evidence: Evidence) -> Evidence:

@@ -107,6 +107,8 @@ async def look_at_guard(
 
     None where the guard has ended meanwhile. What is not applied is pending: `Lab.apply` does it. `first` is awaited in
     the transaction that applies, before anything is changed, and may refuse.
+
+    Raises `StateError` where what was live before is gone; the decision is pending then.
     """
     from promptab.decisions.guarded import decide_guard  # noqa: PLC0415 - brings scipy, as an analysis does
 
@@ -117,13 +119,13 @@ async def look_at_guard(
     if guard.status != "watching":
         return None
     decision = decide_guard(GuardEvidence.of(guard), guard.policy, clock(), since=guard.since)
+
+    async def note(tx: Transaction) -> StoredDecision:
+        stored = await keep_unmoved(tx, decision)
+        await _raise_alerts(tx, guard, stored)
+        return stored
+
     if decision.action == "continue" or not apply:
-
-        async def note(tx: Transaction) -> StoredDecision:
-            stored = await keep_unmoved(tx, decision)
-            await _raise_alerts(tx, guard, stored)
-            return stored
-
         return await store.write(note, shown=False)
 
     async def act(tx: Transaction) -> StoredDecision | None:
@@ -136,7 +138,12 @@ async def look_at_guard(
         await _raise_alerts(tx, guard, stored)
         return await apply_to_guard(tx, stored, Occasion(decision.at, actor))
 
-    return await store.write(act)
+    try:
+        return await store.write(act)
+    except StateError:
+        # whoever has to act in its place is told, though nothing could be done
+        await store.write(note, shown=False)
+        raise
 
 
 async def _draw_bounds(store: Store, guard: Guard) -> None:

@@ -71,7 +71,8 @@ async def with_weights(
 ) -> PromptExperiment:
     """Deal by other weights from `starts_at` on, in the place of a change that has not taken effect by now.
 
-    A variant that was rolled back and is dealt to again is no longer withdrawn: it is watched as the others are.
+    A variant that is evicted is withdrawn, whoever does it, so that nothing promotes what a person has taken out; one
+    that is dealt to again is no longer withdrawn: it is watched as the others are.
     """
     _check_open(current, "weights")
     if current.started_at is not None:
@@ -80,7 +81,13 @@ async def with_weights(
         await tx.experiments.add_epoch(next_epoch(epochs, shares, evict=evict, starts_at=starts_at))
     if progress is None:
         progress = await tx.rollouts.of(current.experiment_id)
-    left = tuple(key for key in progress.withdrawn if shares[key] == 0.0)
+    left = tuple(
+        key
+        for key, share in shares.items()
+        if share == 0.0
+        and (key in progress.withdrawn or (evict and current.started_at is not None))
+        and key != current.control
+    )
     changed = current.model_copy(update={"traffic_split": dict(shares)})
     return await moved(tx, changed, progress.model_copy(update={"withdrawn": left}))
 

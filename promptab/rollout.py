@@ -78,9 +78,10 @@ class Rollout(Managed):
                 break
         else:
             raise ConflictError(f"experiment {found.name!r} is moved all the time; decide again later")
-        state = look.progress.decision_state(look.experiment)
+        now = self._clock()
+        state = look.progress.decision_state(look.experiment, now)
         # clocks of several machines differ a little
-        decision = decide(analysis, policy, max(self._clock(), state.started_at), state)
+        decision = decide(analysis, policy, max(now, state.started_at), state)
         standing, looked_at = look.standing, look.experiment
 
         async def work(tx: Transaction) -> StoredDecision:

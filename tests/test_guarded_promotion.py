@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from promptab import InvalidInputError, Lab, Policy, PromptVariant, PromptVersion, StateError
+from promptab import Alert, InvalidInputError, Lab, Policy, PromptVariant, PromptVersion, StateError
 from promptab.decisions.deciding import redecide
 from promptab.decisions.guard import Guard
 from promptab.decisions.stored import StoredDecision
@@ -484,3 +484,30 @@ async def test_running_experiments_with_the_version_are_paused_by_the_rollback(s
     await stage.look()
     [experiment] = await stage.lab.experiments.list_experiments()
     assert experiment.status == "paused"
+
+
+async def test_a_failure_with_nothing_to_go_back_to_is_kept_and_told(stage: Stage) -> None:
+    await stage.promote(RATE)
+    await stage.lab.versions.delete_version(stage.first.version_id)
+    await stage.record(stage.second, outcomes(0.5, 60))
+    heard: list[Alert] = []
+    stage.lab.on_alert(heard.append)
+    for _ in range(2):
+        with pytest.raises(StateError, match="what was live before is gone"):
+            await stage.look()
+    [stored] = await stage.lab.decisions("system/greeting")
+    assert (stored.decision.action, stored.status, await stage.live()) == ("rollback", "pending", "1.0.1")
+    await stage.lab.deliver_alerts()
+    assert {alert.kind for alert in heard} == {"guardrail_failed"}
+
+
+async def test_looks_that_do_not_apply_leave_one_decision_open(stage: Stage) -> None:
+    await stage.promote(RATE)
+    for _ in range(3):
+        await stage.record(stage.second, outcomes(0.5, 60), named=False)
+        await stage.look(apply=False)
+    assert [stored.status for stored in await stage.lab.decisions("system/greeting")] == [
+        "pending",
+        "superseded",
+        "superseded",
+    ]

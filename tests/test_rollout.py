@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -386,3 +387,79 @@ async def test_a_decision_about_an_experiment_that_is_gone_is_superseded(lab: La
     gone = await lab.apply(stored)
     assert (gone.status, gone.detail) == ("superseded", "The experiment has been deleted")
     assert await scene.live() == CONTROL
+
+
+async def test_outcomes_that_a_rollback_cut_short_are_no_mismatch(lab: Lab) -> None:
+    policy = {"guardrails": ["response_time <= 2"]}
+    scene = await staged(lab, policy, keys=(CONTROL, CANDIDATE, OTHER))
+    choices = [await lab.choose("support_reply", user_id=f"u{number}") for number in range(1500)]
+    for number, choice in enumerate(choices):
+        if number % 10 < 7:
+            seconds = (5.0 if choice.variant == CANDIDATE else 1.0) + number % 3 / 10
+            await choice.record(success=number % 4 != 0, response_time=seconds)
+    assert (await decided(lab, "support_reply")).decision.variants == (CANDIDATE,)
+    for number in range(1500):
+        if number % 10 >= 7:
+            choice = await lab.choose("support_reply", user_id=f"u{number}")
+            assert choice.variant != CANDIDATE
+            await choice.record(success=number % 4 != 0, response_time=1.0)
+    assert (await decided(lab, "support_reply")).decision.rule == "undecided"
+    assert (await scene.now()).status == ExperimentStatus.RUNNING
+
+
+async def test_what_a_person_has_evicted_is_not_promoted(lab: Lab) -> None:
+    scene = await staged(lab, {}, keys=(CONTROL, CANDIDATE, OTHER))
+    await scene.record({**BETTER, OTHER: 0.6})
+    weights = {CONTROL: 0.5, CANDIDATE: 0.0, OTHER: 0.5}
+    await lab.experiments.update_weights("support_reply", weights, evict=True)
+    assert (await decided(lab, "support_reply")).decision.action == "continue"
+    await lab.experiments.update_weights("support_reply", dict.fromkeys(weights, 1.0))
+    assert (await lab.decide("support_reply")).decision.variants == (CANDIDATE,)
+
+
+async def test_what_an_experiment_has_lasted_counts_from_its_schedule(lab: Lab, clock: SettableClock) -> None:
+    begins = clock.now + timedelta(days=14)
+    policy = {
+        "longest_hours": 14 * 24,
+        "shortest_hours": 24,
+        "ramp": [{"traffic": 0.5, "minimum_hours": 24}, 1.0],
+    }
+    scene = await staged(lab, policy, starts_at=begins)
+    assert (await decided(lab, "support_reply")).status == "noted"
+    clock.advance(days=14, hours=1)
+    assert "lasted 1 of 24 hours" in (await decided(lab, "support_reply")).decision.sentence
+    clock.advance(hours=23)
+    assert (await decided(lab, "support_reply")).decision.action == "ramp"
+    clock.advance(days=13)
+    assert (await decided(lab, "support_reply")).decision.rule == "deadline"
+    assert (await scene.now()).status == ExperimentStatus.STOPPED
+
+
+async def test_an_experiment_whose_schedule_is_over_ends_once_its_windows_have_closed(
+    lab: Lab, clock: SettableClock
+) -> None:
+    scene = await staged(lab, {}, ends_at=clock.now + timedelta(days=7), plan={"window_hours": 24})
+    clock.advance(days=7, hours=23)
+    assert (await decided(lab, "support_reply")).status == "noted"
+    clock.advance(hours=1)
+    stopped = await decided(lab, "support_reply")
+    assert (stopped.decision.action, stopped.decision.rule) == ("stop", "deadline")
+    assert stopped.decision.sentence.startswith("Its schedule has ended without a winner")
+    assert (await scene.now()).status == ExperimentStatus.STOPPED
+
+
+async def test_superseded_decisions_that_wait_for_a_person_are_thinned_out_too(
+    lab: Lab, clock: SettableClock
+) -> None:
+    scene = await staged(lab, {"on_win": "notify"})
+    await scene.record(BETTER)
+    for number in range(12):
+        await scene.record(BETTER, units=1, prefix=f"look{number}-")
+        assert (await lab.decide("support_reply")).status == "by_hand"
+        clock.advance(seconds=20 * 60)
+    clock.advance(hours=26)
+    await scene.record(BETTER, units=1, prefix="later")
+    latest = await lab.decide("support_reply")
+    newest, *old = await lab.decisions("support_reply")
+    assert (newest, latest.status) == (latest, "by_hand")
+    assert len(old) in {4, 5}

@@ -139,10 +139,14 @@ def _missing_outcomes(evidence: Evidence, method: Method) -> Check:
     For one look by chi-square on these shares. For any number of looks the units without an outcome have to be dealt
     otherwise than the weights say, too: the Bayes factor bounds the chance of an alarm at any look, and chi-square
     leaves a crooked dealing to the check on that. Exact where a unit's measurement window has closed; before that an
-    outcome may still come.
+    outcome may still come. Of units that were evicted none comes any more, so these are not compared.
     """
     epochs = [
-        {key: by_epoch.get(epoch, ArmCounts()) for key, by_epoch in evidence.arms.items()}
+        {
+            key: by_epoch.get(epoch, ArmCounts())
+            for key, by_epoch in evidence.arms.items()
+            if key not in evidence.cut_short.get(epoch, ())
+        }
         for epoch in evidence.weights
     ]
     found = assignment_independence(
@@ -152,7 +156,11 @@ def _missing_outcomes(evidence: Evidence, method: Method) -> Check:
     lost = p_value is not None and p_value < ALARM_LEVEL
     if p_value is not None and method != "fixed":
         without = [{key: arm.missing for key, arm in of.items()} for of in epochs]
-        split = sequential_bayes_factor(map(EpochUnits, without, evidence.weights.values()))
+        shares = [
+            {key: share for key, share in weights.items() if key not in evidence.cut_short.get(epoch, ())}
+            for epoch, weights in evidence.weights.items()
+        ]
+        split = sequential_bayes_factor(map(EpochUnits, without, shares))
         lost = lost and split >= math.log(BAYES_FACTOR)
         p_value = max(p_value, math.exp(-max(0.0, split)))
     totals = {

@@ -89,6 +89,8 @@ class Evidence:
     arms: Mapping[str, Mapping[int, ArmCounts]]
     weights: Mapping[int, Mapping[str, float]]
     """By epoch number, then variant key."""
+    cut_short: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Variants by epoch number: units that were dealt them in that epoch have been served others since."""
     since: datetime | None = None
     late: int = 0
     """Events of a unit's measurement window that were recorded after the unit had been counted; not in any sum."""

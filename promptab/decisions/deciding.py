@@ -28,9 +28,10 @@ def decide(analysis: AnalysisResult, policy: Policy, now: datetime, state: Decis
     """Say what is to be done at `now`, and why.
 
     The analysis is sequential, at the policy's alpha and with the readings of its guardrails: `analyze(evidence,
-    policy=policy)`, on a plan that was settled with `policy.planned(...)`. Once `longest_hours` have passed the answer
-    is to promote, to roll back or to stop. Raises `InvalidInputError` for an analysis by another method, of another
-    primary metric, at another alpha or without the guardrails, and for a state that does not fit.
+    policy=policy)`, on a plan that was settled with `policy.planned(...)`. Once `longest_hours` have passed, or the
+    schedule has ended, the answer is to promote, to roll back or to stop. Raises `InvalidInputError` for an analysis by
+    another method, of another primary metric, at another alpha or without the guardrails, and for a state that does not
+    fit.
     """
     moment = check_time("now", now)
     _check(analysis, policy, moment, state)
@@ -119,7 +120,7 @@ class _Case(NamedTuple):
     @property
     def is_over(self) -> bool:
         longest = self.policy.longest_hours
-        return longest is not None and self.age_hours >= longest
+        return self.state.off_schedule or (longest is not None and self.age_hours >= longest)
 
     def failed_checks(self, *names: str) -> list[Check]:
         """Return those that fail for the experiment as a whole, for its control or for a candidate."""
@@ -177,7 +178,7 @@ def _nothing_left(case: _Case) -> _Found | None:
         if case.is_over:
             return _Found("stop", "deadline", f"{_over(case)}, and {told}")
         return _Found("continue", "undecided", f"Goes on: {told}")
-    return _Found("stop", "all_withdrawn", f"Every variant but {case.analysis.control} has been rolled back")
+    return _Found("stop", "all_withdrawn", f"Every variant but {case.analysis.control} has been taken out")
 
 
 def _paused(case: _Case) -> _Found | None:
@@ -365,6 +366,8 @@ def _primary_numbers(case: _Case, key: str) -> dict[str, float | int | None]:
 
 
 def _over(case: _Case) -> str:
+    if case.state.off_schedule:
+        return "Its schedule has ended"
     return f"The longest duration, {case.policy.longest_hours or 0.0:g} hours, has passed"
 
 

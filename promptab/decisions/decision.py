@@ -28,12 +28,12 @@ Rule = Literal[
 
 - `mismatch`: units were not dealt as the weights say, or outcomes are lost unevenly
 - `guardrail`: a variant is shown to have failed one
-- `all_withdrawn`: every variant but the control has been rolled back
+- `all_withdrawn`: every variant but the control has been rolled back or evicted
 - `paused`: nothing is served, so nothing grows or is promoted
 - `won`: a variant is better by enough, with every check and guardrail passed and the ramp behind it
 - `worse`: every variant is shown to be worse than the control
 - `no_effect`: for every variant the smallest effect that is worth having is excluded
-- `deadline`: the longest duration has passed without a winner
+- `deadline`: the longest duration has passed, or the schedule has ended, without a winner
 - `ramp`: the step has lasted long enough, and nothing speaks against the next one
 - `undecided`: none of these
 - `override`: a person does it, for a reason of their own
@@ -57,8 +57,10 @@ class DecisionState(Record):
     step_units: Mapping[str, int] = Field(default_factory=dict)
     """Exposed units by variant when the step began; none where left out."""
     withdrawn: tuple[str, ...] = ()
-    """Variants that have been rolled back."""
+    """Variants that have been rolled back or evicted."""
     paused: bool = False
+    off_schedule: bool = False
+    """Whether its schedule has ended, and the measurement windows of its last units have closed."""
 
 
 class DecisionInputs(Record):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import Field
@@ -38,19 +38,25 @@ class RolloutProgress(Record):
     step_units: Mapping[str, int] = Field(default_factory=dict)
     """Units by variant that had been exposed when the step began, of those that are read."""
     withdrawn: tuple[str, ...] = ()
-    """Variants that have been rolled back."""
+    """Variants that have been rolled back or evicted."""
 
-    def decision_state(self, experiment: PromptExperiment) -> DecisionState:
-        """Return the state that a decision on this experiment is made from. It has started."""
+    def decision_state(self, experiment: PromptExperiment, now: datetime) -> DecisionState:
+        """Return the state that a decision on this experiment is made from at `now`. It has started.
+
+        What it has lasted counts from when its schedule has it serve.
+        """
         began = experiment.policy_since or experiment.started_at
         assert began is not None  # noqa: S101 - the caller has made sure that it runs or is paused
+        if experiment.starts_at is not None:
+            began = max(began, min(experiment.starts_at, now))
         return DecisionState(
             started_at=began,
             step=self.step,
-            step_since=self.step_since,
+            step_since=None if self.step_since is None else max(self.step_since, began),
             step_units=self.step_units,
             withdrawn=self.withdrawn,
             paused=experiment.status == ExperimentStatus.PAUSED,
+            off_schedule=experiment.has_ended(now - timedelta(hours=experiment.plan.window_hours or 0.0)),
         )
 
 

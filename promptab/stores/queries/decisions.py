@@ -83,18 +83,18 @@ class DecisionQueries:
             )
 
     async def thin_out(self, experiment_id: str, *, before: datetime) -> None:
-        """Drop those decided before then that changed nothing, but for the first of each hour."""
-        noted = (
+        """Drop those decided before then that changed nothing, but for the first of each hour, status and action."""
+        idle = (
             (decisions.c.experiment_id == experiment_id)
-            & (decisions.c.status == "noted")
+            & decisions.c.status.in_(["noted", "superseded"])
             & (decisions.c.at < before)
         )
         kept = (
             select(func.min(decisions.c.sequence))
-            .where(noted)
-            .group_by(start_of_stretch(decisions.c.at, HOUR))
+            .where(idle)
+            .group_by(start_of_stretch(decisions.c.at, HOUR), decisions.c.status, decisions.c.action)
         )
-        await self._connection.execute(delete(decisions).where(noted & decisions.c.sequence.not_in(kept)))
+        await self._connection.execute(delete(decisions).where(idle & decisions.c.sequence.not_in(kept)))
 
     async def _listing(self, which: ColumnElement[bool], limit: int | None = None) -> list[StoredDecision]:
         query = select(decisions).where(which).order_by(decisions.c.sequence.desc()).limit(limit)
