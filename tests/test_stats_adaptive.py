@@ -110,6 +110,51 @@ def test_one_batch_whose_weights_followed_nothing_is_a_plain_experiment(epoch: i
         assert mean == pytest.approx((alone.value, alone.variance, alone.units, 0.0), rel=1e-12)
 
 
+def test_an_arm_whose_units_are_all_alike_is_no_certainty() -> None:
+    won, mixed = (UnitSums.of([(1.0, float(i >= lost)) for i in range(200)]) for lost in (0, 10))
+    alone = {1: {"a": 0.5, "b": 0.5}}
+    found = weighted_contrast({"a": {1: won}, "b": {1: mixed}}, alone, "b", "a")
+    plain = ratio_contrast({1: mixed}, {1: won})
+    assert found.se == pytest.approx(plain.se, rel=1e-12)
+    assert found.control_variance == pytest.approx(plain.control_variance, rel=1e-12)
+    moved = {**alone, 2: {"a": 0.2, "b": 0.8}}
+    arms = {"a": {1: won, 2: won}, "b": {1: mixed, 2: mixed}}
+    later, mirrored = (weighted_contrast(arms, moved, *pair) for pair in (("b", "a"), ("a", "b")))
+    assert later.control_variance is not None
+    assert later.treatment_variance is not None
+    assert later.control_variance > later.treatment_variance > 0.0  # as it has the smaller share
+    assert (mirrored.treatment_variance, mirrored.control_variance) == pytest.approx(
+        (later.control_variance, later.treatment_variance), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("center", [0.0, 0.1, 0.1234567])
+@pytest.mark.parametrize("units", [(100, 110), (333, 77), (1_000, 1_003)])
+def test_units_that_never_vary_are_told_apart_by_nothing(units: tuple[int, int], center: float) -> None:
+    weights = {1: {"a": 0.5, "b": 0.5}, 2: {"a": 0.3, "b": 0.7}}
+    arms = {
+        key: {1: alike(count, center), 2: alike(count // 4, center)}
+        for key, count in zip("ab", units, strict=True)
+    }
+    found = weighted_contrast(arms, weights, "b", "a")
+    assert (found.treatment_variance, found.control_variance, found.df) == (0.0, 0.0, None)
+    assert [mean.variance for mean in weighted_means(arms, weights, ["a", "b"]).values()] == [0.0, 0.0]
+
+
+def alike(units: int, center: float) -> UnitSums:
+    """As a database adds them up."""
+    value, s, rr, rn = 0.1234567, 0.0, 0.0, 0.0
+    for _ in range(units):
+        s, rr, rn = s + value, rr + (value - center) ** 2, rn + (value - center)
+    return UnitSums(units, float(units), s, center, rr, float(units), rn)
+
+
+def test_sums_that_overflow_have_no_spread_of_zero() -> None:
+    huge = UnitSums(50, 50.0, 1e200, 0.0, math.inf, 50.0, 1e200)
+    found = weighted_contrast({"a": {1: huge}, "b": {1: huge}}, {1: {"a": 0.5, "b": 0.5}}, "b", "a")
+    assert found.value is None
+
+
 def test_centers_and_the_order_of_adding_change_nothing() -> None:
     batches = dealt(WEIGHTS, units=500)
     one = weighted_contrast(sums_of(batches, center=0.0), WEIGHTS, "b", "a")

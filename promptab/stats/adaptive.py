@@ -49,6 +49,9 @@ _NOTHING: Mapping[int, UnitSums] = {}
 UNIFORM = 0
 """The epoch of the uniform slice: a plain experiment beside all batches."""
 
+# Spread below this share of what it is computed from is rounding: long sums of doubles keep about 12 digits.
+_ROUNDING = 1e-12
+
 
 class _Guess(NamedTuple):
     """What a unit of an arm is expected to add to s and to n."""
@@ -111,17 +114,7 @@ def weighted_means(arms: Arms, weights: Weights, keys: Sequence[str]) -> dict[st
     """
     batches = _shared(arms, weights, keys)
     scored = _scored(batches, keys)
-    if scored is None:
-        return {}
-    total = _total(batches)
-    return {
-        key: ArmMean(
-            scored[key].ratio,
-            math.fsum(sum(_parts(batch, scored, key, None)) for batch in batches) / total / total,
-            sum(batch.arms[key].sums.units for batch in batches),
-        )
-        for key in keys
-    }
+    return {} if scored is None else {key: _mean(batches, key, scored[key]) for key in keys}
 
 
 def weighted_contrast(arms: Arms, weights: Weights, treatment: str, control: str) -> Contrast:
@@ -130,6 +123,9 @@ def weighted_contrast(arms: Arms, weights: Weights, treatment: str, control: str
     A batch that dealt only one of them is left out, and so is one without two units of each where nothing earlier is
     known of an arm. The two variances add up to that of the difference. `units`, by which confidence sequences are
     timed, are those that two arms have where all that were dealt are dealt alike: of two arms, all there are.
+
+    An arm whose units are all alike takes the unit variance of the other, as in `ratio_contrast`. Where neither varies
+    beyond rounding both variances are 0.0, and there is no `df`.
     """
     batches = _shared(arms, weights, (treatment, control))
     used = tuple(batch.epoch for batch in batches)
@@ -142,7 +138,13 @@ def weighted_contrast(arms: Arms, weights: Weights, treatment: str, control: str
         return Contrast(None, None, None, None, None, None, 0, (), left_out)
     units = max(2, round(sum(2 * batch.units / batch.dealt for batch in batches)))
     total = _total(batches)
-    parts = [_parts(batch, scored, treatment, control) for batch in batches]
+    spreads = [
+        (_spread(b, treatment, scored[treatment]), _spread(b, control, scored[control])) for b in batches
+    ]
+    parts = [
+        _parts(batch, scored, (treatment, control), pair)
+        for batch, pair in zip(batches, _lent(batches, spreads, (treatment, control)), strict=True)
+    ]
     # what the units of other arms add is nobody's more than the other's
     shared = math.fsum(part.others for part in parts) / 2.0
     first = (math.fsum(part.first for part in parts) + shared) / total / total
@@ -150,13 +152,23 @@ def weighted_contrast(arms: Arms, weights: Weights, treatment: str, control: str
     values = scored[treatment].ratio, scored[control].ratio
     if not math.isfinite(values[0] - values[1] + first + second):
         return Contrast(None, None, None, None, None, None, units, used, left_out)
+    if _is_rounding(first + second, abs(values[0]) + abs(values[1])):
+        first = second = 0.0
     counted = sum(batch.arms[key].sums.units for batch in batches for key in (treatment, control))
     df = float(counted - 2) if first + second > 0.0 else None
     return Contrast(*values, first, second, df, None, units, used, left_out)
 
 
+def _mean(batches: Sequence[_Batch], key: str, scored: _Scored) -> ArmMean:
+    total = _total(batches)
+    parts = (_parts(batch, {key: scored}, [key], [_spread(batch, key, scored)]) for batch in batches)
+    variance = math.fsum(sum(part) for part in parts) / total / total
+    units = sum(batch.arms[key].sums.units for batch in batches)
+    return ArmMean(scored.ratio, 0.0 if _is_rounding(variance, abs(scored.ratio)) else variance, units)
+
+
 class _Parts(NamedTuple):
-    """h² Σ (the units' scores of a difference)², by what the units got."""
+    """h² Σ (the units' scores of an arm, or of a difference)², by what the units got."""
 
     first: float
     second: float
@@ -228,15 +240,40 @@ def _spread(batch: _Batch, key: str, scored: _Scored) -> _Spread:
     arm = batch.arms[key]
     sums, units = arm.sums, arm.sums.units
     shift = scored.ratio - sums.center
-    squares = sums.rr - 2.0 * shift * sums.rn + shift * shift * sums.nn
+    moved = shift * shift * sums.nn
+    squares = sums.rr - 2.0 * shift * sums.rn + moved
     total = sums.s - scored.ratio * sums.n
     guess = arm.guess.s - scored.ratio * arm.guess.n
     scale = arm.share * scored.per_unit
-    second = max(0.0, squares - 2.0 * guess * total + units * guess * guess) / scale / scale
+    second = squares - 2.0 * guess * total + units * guess * guess
+    if math.isfinite(second) and second <= _ROUNDING * (sums.rr + moved + units * guess * guess):
+        return _Spread(units, 0.0, 0.0)
     if arm.is_own:
         # the guess took one degree of freedom
         second *= units / (units - 1)
-    return _Spread(units, (total - units * guess) / scale, second)
+    return _Spread(units, (total - units * guess) / scale, second / scale / scale)
+
+
+def _lent(
+    batches: Sequence[_Batch], spreads: Sequence[tuple[_Spread, _Spread]], keys: tuple[str, str]
+) -> Sequence[tuple[_Spread, _Spread]]:
+    """Give an arm of which no unit differs from another the unit variance of the other: it is not known to be none."""
+    varies = [any(pair[arm].second for pair in spreads) for arm in (0, 1)]
+    if all(varies) or not any(varies):
+        return spreads
+    constant = varies.index(False)
+    found = []
+    for batch, pair in zip(batches, spreads, strict=True):
+        alike, other = pair[constant], pair[1 - constant]
+        shares = batch.arms[keys[constant]].share, batch.arms[keys[1 - constant]].share
+        each = other.second / other.units * (shares[1] / shares[0]) ** 2 if other.units else 0.0
+        alike = alike._replace(second=alike.units * each)
+        found.append((other, alike) if constant else (alike, other))
+    return found
+
+
+def _is_rounding(variance: float, value: float) -> bool:
+    return variance <= (_ROUNDING * value) * (_ROUNDING * value)
 
 
 def _level(batch: _Batch, key: str, scored: _Scored) -> float:
@@ -245,14 +282,14 @@ def _level(batch: _Batch, key: str, scored: _Scored) -> float:
     return (guess.s - scored.ratio * guess.n) / scored.per_unit
 
 
-def _parts(batch: _Batch, scored: Mapping[str, _Scored], first: str, second: str | None) -> _Parts:
-    """Sum the squares of the scores of first - second, or of the first alone, over the units of a batch."""
-    level = _level(batch, first, scored[first])
-    treated = _spread(batch, first, scored[first])
-    untreated = _Spread(0, 0.0, 0.0)
-    if second is not None:
-        level -= _level(batch, second, scored[second])
-        untreated = _spread(batch, second, scored[second])
+def _parts(
+    batch: _Batch, scored: Mapping[str, _Scored], keys: Sequence[str], spreads: Sequence[_Spread]
+) -> _Parts:
+    """Sum the squares of the scores of a difference, or of one arm alone, over the units of a batch."""
+    level, treated, untreated = _level(batch, keys[0], scored[keys[0]]), spreads[0], _Spread(0, 0.0, 0.0)
+    if len(keys) > 1:
+        level -= _level(batch, keys[1], scored[keys[1]])
+        untreated = spreads[1]
     squared = batch.weight * batch.weight
     others = batch.units - treated.units - untreated.units
     return _Parts(
