@@ -29,7 +29,7 @@ from promptab import (
     StoreUnavailableError,
     Webhook,
 )
-from promptab.alerts.channel import Wanted
+from promptab.alerts.channel import EVERYTHING, Wanted
 from promptab.alerts.retrying import LONGEST_SECONDS, MOST_ATTEMPTS, pause_after
 from promptab.delivering.channels import Refused
 from promptab.delivering.outbox import AlertOutbox
@@ -266,13 +266,16 @@ def test_where_decisions_are_made_no_client_of_http_is_even_loaded() -> None:
 
 
 async def test_whoever_dies_at_every_attempt_ends_as_a_dead_letter(lab: Lab, clock: SettableClock) -> None:
+    class Killed(BaseException):
+        """What nobody expects."""
+
     async def die(alert: Alert) -> None:
-        raise asyncio.CancelledError
+        raise Killed
 
     await put(lab.store, an_alert(at=clock.now))
     lab.on_alert(die)
     for _ in range(MOST_ATTEMPTS):
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(Killed):
             await lab.deliver_alerts()
         clock.advance(hours=1)
     assert await lab.deliver_alerts() == (0, 0, 1)
@@ -395,6 +398,53 @@ async def test_what_is_asked_wrongly_is_refused(lab: Lab) -> None:
     webhook = Webhook(name="a", url="https://a.example", secret_env=("HOOK_SECRET",))
     with pytest.raises(InvalidInputError, match="HOOK_SECRET"):
         lab.alerts.declare(AlertSettings(webhooks=(webhook,)))
+
+
+async def test_a_channel_of_the_programs_own_that_raises_keeps_no_other_waiting(
+    lab: Lab, clock: SettableClock
+) -> None:
+    class Broken:
+        name, wanted, seconds = "broken", EVERYTHING, 1.0
+
+        async def send(self, alert: Alert) -> Refused | None:
+            raise LookupError(SECRET)
+
+    lab.alerts.add(Broken())
+    heard: list[Alert] = []
+    lab.on_alert(heard.append)
+    await put(lab.store, an_alert(1, at=clock.now))
+    assert await lab.deliver_alerts() == (1, 1, 0)
+    (told,) = await lab.alerts.list_alerts()
+    assert [(way.status, way.error) for way in told.deliveries] == [
+        ("pending", "the channel raised LookupError"),
+        ("delivered", None),
+    ]
+
+
+async def test_what_callbacks_wait_for_ends_no_delivery(lab: Lab, clock: SettableClock) -> None:
+    heard: list[Alert] = []
+
+    async def hear(alert: Alert) -> None:
+        heard.append(alert)
+        if len(heard) == 1:
+            raise asyncio.CancelledError
+
+    lab.on_alert(hear)
+    await put(lab.store, an_alert(1, at=clock.now))
+    delivering = asyncio.ensure_future(lab.alerts.keep_delivering(0.01))
+    await until(lambda: heard)
+    await put(lab.store, an_alert(2, at=clock.now))
+    await until(lambda: len(heard) == 2 or delivering.done())
+    assert not delivering.done()
+    delivering.cancel()
+    await asyncio.gather(delivering, return_exceptions=True)
+
+
+async def test_alerts_of_what_is_gone_are_listed_by_its_id_and_its_name(lab: Lab) -> None:
+    await put(lab.store, an_alert(1, subject="gone", name="tone"), an_alert(2, subject="g", name="system/x"))
+    for about, expected in (("gone", "alert_1"), ("tone", "alert_1"), ("system/x", "alert_2")):
+        assert [told.alert.alert_id for told in await lab.alerts.list_alerts(about)] == [expected]
+        assert await lab.alerts.list_alerts(about, dead=True) == []
 
 
 async def test_alerts_go_to_the_log_by_their_severity(

@@ -200,6 +200,9 @@ def test_the_file_says_where_alerts_go_and_what_is_not_told() -> None:
         ("alerts:\n  webhooks:\n    a: {url: 'https://a.example', secret: hush}", 1),
         ("alerts:\n  webhooks:\n    a: {url: 'https://a.example', secret_env: whsec_+hush}", 1),
         ("alerts:\n  log: {kinds: [hush]}", 1),
+        ("alerts:\n  webhooks:\n    https://a.example/hush: {format: slack}", 1),
+        ("alerts:\n  webhooks:\n    log: {url: 'https://a.example', format: slack}", 1),
+        ("alerts:\n  webhooks:\n    a: {name: hush, url: 'https://a.example', format: slack}", 1),
     ],
 )
 def test_what_the_file_has_wrong_is_refused_with_its_line_and_no_secret(text: str, line: int) -> None:

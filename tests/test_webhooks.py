@@ -159,6 +159,8 @@ NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
         (429, "soon", Refused("answered 429")),
         (429, "-1", Refused("answered 429")),
         (429, "9" * 400, Refused("answered 429")),
+        (503, f"Mon, 05 Jan {'9' * 20} 12:02:00 GMT", Refused("answered 503")),
+        (503, f"Mon, 05 Jan 2026 12:02:00 +{'9' * 14}", Refused("answered 503")),
         (101, "", Refused("answered 101")),
     ],
 )
@@ -205,6 +207,8 @@ BAD_HOSTS = [
     "2852039166",
     "0xa9fea9fe",
     f"[::ffff:{METADATA}]",
+    "a..example",
+    "a" * 70,
     "10.0.0.1",
     "172.16.0.1",
     "192.168.0.1",
@@ -398,7 +402,9 @@ SECRET_WORDS = ["hush", "s3cr3t", NEW, NEW.removeprefix("whsec_")]
         {"url": "https://hooks.example.com/hush", "url_env": "ALSO"},
         {"url": "https://hooks.example.com/", "secret": NEW},
         {"url": "https://hooks.example.com/", "secret_env": NEW},
+        {"url": "https://hooks.example.com/", "secret_env": "whsec_s3cr3tAndAnIdentifier"},
         {"url": "https://hooks.example.com/", "secret_env": [["hush"]]},
+        {"name": "https://hooks.example.com/hush", "url_env": "HOOK"},
         {"url_env": "https://hooks.example.com/hush"},
         {"url": "https://hooks.example.com/hush", "secret_env": ()},
         {"url": "https://hooks.example.com/hush", "timeout": 61.0},
@@ -446,6 +452,14 @@ async def test_a_callback_that_fails_is_told_by_its_kind_alone() -> None:
         raise LookupError(NEW)
 
     assert await CallbackChannel("own", breaks).send(an_alert()) == Refused("the callback raised LookupError")
+
+    async def waits_for_what_is_cancelled(alert: Alert) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    waiting = CallbackChannel("own", waits_for_what_is_cancelled)
+    assert await waiting.send(an_alert()) == Refused("the callback was cancelled")
 
     class Hasty(CallbackChannel):
         seconds = 0.05

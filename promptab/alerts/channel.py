@@ -9,11 +9,15 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, model_validator
 
 from promptab.alerts.alert import KINDS, SEVERITIES, AlertKind, Severity
+from promptab.alerts.signing import PREFIX
 from promptab.checks import check_mapping, check_name, check_number
 from promptab.errors import InvalidInputError
 from promptab.records import Declared, Number
 
 WebhookFormat = Literal["standard", "slack"]
+
+LOG = "log"
+"""The name of the channel that writes to the log."""
 
 LONGEST_TIMEOUT_SECONDS = 60.0
 
@@ -83,7 +87,7 @@ class Webhook(Wanted):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_name("alerts.webhooks", self.name)
+        _check_channel_name(self.name)
         field = f"alerts.webhooks[{self.name}]"
         check_number(f"{field}.timeout", self.timeout, above=0.0, high=LONGEST_TIMEOUT_SECONDS)
         if (self.url is None) == (self.url_env is None):
@@ -92,7 +96,8 @@ class Webhook(Wanted):
             remedy = "name a variable that holds one, such as whsec_... (Standard Webhooks)"
             raise InvalidInputError(f"{field}.secret_env", None, "given, as every message is signed", remedy)
         for variable in (*self.secret_env, *([self.url_env] if self.url_env else [])):
-            if not variable.isidentifier():
+            # base64 often is one, too
+            if not variable.isidentifier() or variable.startswith(PREFIX):
                 # whoever wrote the secret itself here shall not find it in a log as well
                 bound = "the name of an environment variable"
                 raise InvalidInputError(field, HIDDEN, bound, "name it, and put it there")
@@ -130,7 +135,7 @@ def read_alerts(document: Mapping[str, Any], *, untold: Collection[AlertKind] = 
     settings = AlertSettings(
         log=None if log is None else Wanted.model_validate(log),
         webhooks=tuple(
-            Webhook.model_validate({**_fields(f"alerts.webhooks[{name}]", fields), "name": name})
+            _read_webhook(_check_channel_name(name), fields)
             for name, fields in _fields("alerts.webhooks", given.get("webhooks") or {}).items()
         ),
     )
@@ -138,6 +143,26 @@ def read_alerts(document: Mapping[str, Any], *, untold: Collection[AlertKind] = 
         log=None if settings.log is None else _without(settings.log, untold),
         webhooks=tuple(_without(webhook, untold) for webhook in settings.webhooks),
     )
+
+
+def _check_channel_name(name: str) -> str:
+    """Refuse what is no name without a word of it: it may be an address in the wrong place."""
+    try:
+        check_name("alerts.webhooks", name)
+    except InvalidInputError as error:
+        raise InvalidInputError(error.field, HIDDEN, error.bound, "write url: below the name") from None
+    if name == LOG:
+        raise InvalidInputError("alerts.webhooks", name, "another name", "that one writes to the log")
+    return name
+
+
+def _read_webhook(name: str, given: object) -> Webhook:
+    fields = _fields(f"alerts.webhooks[{name}]", given)
+    if "name" in fields:
+        raise InvalidInputError(
+            f"alerts.webhooks[{name}].name", HIDDEN, "left out", "its name is what stands above"
+        )
+    return Webhook.model_validate({**fields, "name": name})
 
 
 def _fields(field: str, given: object) -> Mapping[Any, Any]:

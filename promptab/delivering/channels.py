@@ -10,13 +10,11 @@ from typing import NamedTuple, Protocol
 
 from promptab.alerts.alert import Alert, Severity
 from promptab.alerts.body import line_of
-from promptab.alerts.channel import EVERYTHING, Wanted
+from promptab.alerts.channel import EVERYTHING, LOG, Wanted
 
 logger = logging.getLogger("promptab.alerts")
 
 CALLBACK_SECONDS = 30.0
-LOG = "log"
-"""The name of the channel that writes to the log."""
 
 AlertCallback = Callable[[Alert], Awaitable[object] | object]
 
@@ -84,7 +82,18 @@ class CallbackChannel:
                     await answer
         except TimeoutError:
             return Refused(f"the callback took longer than {self.seconds:g} s, or a call in it did")
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            # a task that it waited for was: that must not end the task that delivers
+            return Refused("the callback was cancelled")
         except Exception as error:  # noqa: BLE001 - anything: the callback is the program's own
             # its message may hold whatever the program was at
             return Refused(f"the callback raised {type(error).__name__}")
         return None
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody wants this very task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -66,6 +66,9 @@ class Dialer(httpcore2.AsyncNetworkBackend):
                 return await self._dial(chosen[:MOST_ADDRESSES], port, socket_options, allowed=allowed)
         except TimeoutError as error:
             raise httpcore2.ConnectTimeout from error
+        except UnicodeError as error:
+            # a label that is empty or too long to be asked for
+            raise httpcore2.ConnectError("no name of a host") from error
         except OSError as error:
             raise httpcore2.ConnectError(str(error)) from error
 

@@ -9,11 +9,11 @@ from contextlib import aclosing
 from typing import NoReturn, TypedDict, TypeVar, Unpack
 
 from promptab.alerts.alert import AlertKind, Severity
-from promptab.alerts.channel import AlertSettings, Wanted
+from promptab.alerts.channel import LOG, AlertSettings, Wanted
 from promptab.alerts.delivery import DeliveryStatus, ToldAlert
 from promptab.assigning import find_experiment
 from promptab.checks import check_count, check_name, check_number
-from promptab.delivering.channels import LOG, AlertCallback, CallbackChannel, Channel, LogChannel
+from promptab.delivering.channels import AlertCallback, CallbackChannel, Channel, LogChannel
 from promptab.delivering.passes import DeliveryReport, deliver_due
 from promptab.errors import InvalidInputError, MissingExtraError, NotFoundError, StateError, StoreError
 from promptab.managed import Clock, Managed, utc_now
@@ -98,15 +98,25 @@ class AlertOutbox(Managed):
     ) -> list[ToldAlert]:
         """Return alerts, the newest first, with what became of each on its way.
 
-        `dead`: those alone of which a delivery was given up. Raises `NotFoundError` for an unknown experiment.
+        `experiment`: those about it, also once it has been deleted, by its id or name; or about a prompt with guarded
+        versions, as in system/greeting. `dead`: those alone of which a delivery was given up. Raises `NotFoundError`
+        for an experiment of which nothing is known.
         """
         check_count("limit", limit, low=1, high=100_000)
         store = await self._store()
-        subject = None
-        if experiment is not None:
-            subject = (await find_experiment(store, experiment, now=self._clock())).experiment_id
         status: DeliveryStatus | None = "dead" if dead else None
-        return await store.read(lambda tx: tx.alerts.listing(subject=subject, status=status, limit=limit))
+        if experiment is None:
+            return await store.read(lambda tx: tx.alerts.listing(status=status, limit=limit))
+        try:
+            found = await find_experiment(store, experiment, now=self._clock())
+        except NotFoundError:
+            if not await store.read(lambda tx: tx.alerts.is_known(experiment)):
+                raise
+            return await store.read(
+                lambda tx: tx.alerts.listing(about=experiment, status=status, limit=limit)
+            )
+        subject = found.experiment_id
+        return await store.read(lambda tx: tx.alerts.listing(about=subject, status=status, limit=limit))
 
     async def retry(self, alert_id: str, channel: str | None = None) -> tuple[str, ...]:
         """Send a dead alert again, with all its attempts anew, when alerts are delivered next; return to which

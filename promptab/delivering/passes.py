@@ -77,7 +77,7 @@ async def _deliver(
     if claimed.attempt > MOST_ATTEMPTS:
         refused: Refused | None = Refused("every attempt ended without a word", for_good=True)
     else:
-        refused = await channel.send(claimed.alert)
+        refused = await _sent(channel, claimed)
     status, due_in = _after(claimed, refused, draw)
     now = clock()
     error = None if refused is None else refused.error
@@ -100,6 +100,14 @@ async def _deliver(
             *(claimed.alert.alert_id, channel.name, refused.error, claimed.attempt, MOST_ATTEMPTS, told),
         )
     return DeliveryReport(int(status == "delivered"), int(status == "pending"), int(status == "dead"))
+
+
+async def _sent(channel: Channel, claimed: Claimed) -> Refused | None:
+    try:
+        return await channel.send(claimed.alert)
+    except Exception as error:  # noqa: BLE001 - channels may be the program's own; the others are sent to all the same
+        # its message may hold an address or a secret
+        return Refused(f"the channel raised {type(error).__name__}")
 
 
 def _after(

@@ -110,7 +110,8 @@ def _seconds(retry_after: str, now: datetime) -> float | None:
         return float(retry_after)
     try:
         at = parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, OverflowError):
+        # numbers of any length are the other side's to write
         return None
     return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
 
@@ -130,7 +131,7 @@ def _spoken(error: BaseException) -> str:
                 return f"its certificate was not accepted: {cause.verify_message}"
             case ssl.SSLError():
                 return f"TLS failed: {cause.reason or type(cause).__name__}"
-            case socket.gaierror():
+            case socket.gaierror() | UnicodeError():
                 return "the host is not known"
             case ConnectionRefusedError():
                 return "the connection was refused"

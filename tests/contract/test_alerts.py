@@ -86,7 +86,7 @@ async def test_an_alert_comes_back_as_it_was_put_and_only_once(store: Store) -> 
     ]
     assert await listing(store) == [ToldAlert(alert=second), ToldAlert(alert=first)]
     assert await listing(store, limit=1) == [ToldAlert(alert=second)]
-    assert await listing(store, subject=first.subject) == [ToldAlert(alert=first)]
+    assert await listing(store, about=first.subject) == [ToldAlert(alert=first)]
     assert await store.read(lambda tx: tx.alerts.get("alert_1")) == ToldAlert(alert=first)
     assert await store.read(lambda tx: tx.alerts.get("alert_3")) is None
 
@@ -264,7 +264,7 @@ async def test_what_was_told_of_an_experiment_outlives_it_and_what_is_known_of_i
     await settle(store, "other", ["a"])
     await put(store, an_alert(subject=subject))
     assert await store.write(lambda tx: tx.experiments.delete(subject))
-    assert len(await listing(store, subject=subject)) == 1
+    assert len(await listing(store, about=subject)) == 1
     assert await store.read(lambda tx: tx.alerts.pulse(subject, "units")) is None
     assert await settle(store, subject, ["a"]) == {"a": 1}
     assert await settle(store, "other", ["a"]) == {}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, Table, exists, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, exists, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -69,14 +69,16 @@ class AlertQueries:
     async def listing(
         self,
         *,
-        subject: str | None = None,
+        about: str | None = None,
         status: DeliveryStatus | None = None,
         limit: int | None = None,
     ) -> list[ToldAlert]:
-        """Return alerts with their deliveries, the newest first; with `status`, those with such a delivery."""
+        """Return alerts with their deliveries, the newest first: those whose subject has this id or name, and with
+        `status` those with such a delivery.
+        """
         query = select(alerts).order_by(alerts.c.sequence.desc()).limit(limit)
-        if subject is not None:
-            query = query.where(alerts.c.subject == subject)
+        if about is not None:
+            query = query.where(_about(about))
         if status is not None:
             such = exists().where(
                 alert_deliveries.c.alert_id == alerts.c.alert_id, alert_deliveries.c.status == status
@@ -84,6 +86,11 @@ class AlertQueries:
             query = query.where(such)
         rows = (await self._connection.execute(query)).mappings().all()
         return await self._told(rows)
+
+    async def is_known(self, about: str) -> bool:
+        """Return whether there is an alert whose subject has this id or name."""
+        query = select(exists().where(_about(about)))
+        return bool((await self._connection.execute(query)).scalar_one())
 
     async def get(self, alert_id: str) -> ToldAlert | None:
         query = select(alerts).where(alerts.c.alert_id == alert_id)
@@ -119,6 +126,10 @@ class AlertQueries:
 
 def alert_of_row(row: RowMapping) -> Alert:
     return Alert(**{name: row[name] for name in Alert.model_fields})
+
+
+def _about(about: str) -> ColumnElement[bool]:
+    return or_(alerts.c.subject == about, alerts.c.name == about)
 
 
 def _pulse_key(subject: str, source: Source) -> tuple[Any, Any]:
