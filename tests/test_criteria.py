@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import promptab
 from promptab.criteria import read_ab_testing, read_criteria
 from promptab.errors import InvalidInputError, PromptFileError
 from promptab.guardrails import Guardrail
 from promptab.library.policies import PolicyFile, read_policy_file
+from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
 
 DECISION_CRITERIA: dict[str, Any] = {
@@ -181,6 +185,21 @@ policies:
     ]
     assert [step.traffic for step in found["careful"].policy.ramp] == [0.1, 0.4, 1.0]
     assert found["classic"].policy.minimum_events == 100
+
+
+@pytest.mark.parametrize("page", ["decisions", "alerts"])
+def test_what_the_guides_show_is_read(page: str) -> None:
+    guide = (Path(promptab.__file__).parent / page / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```yaml\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    assert shown
+    for text in shown:
+        declared = read_policy_file(text)
+        assert declared.policies or declared.alerts is not None
+        for criteria in declared.policies.values():
+            policy = criteria.policy
+            assert criteria.policy.planned(AnalysisPlan(), primary_metric="rating")
+            assert policy.on_win == "require_approval"
+            assert len(policy.guardrails) == 4
 
 
 @pytest.mark.parametrize("text", ["", "policies:\n", "# nothing\n", "ab_testing:\n"])
