@@ -27,6 +27,8 @@ async def standing_of(tx: Transaction, experiment: PromptExperiment) -> Standing
     """Return where the experiment stands, as it was read in this transaction."""
     experiment_id = experiment.experiment_id
     epochs = await tx.experiments.epochs_of(experiment_id)
+    # a bandit's weights move by themselves, and the number tells when a person moves them
+    follows = experiment.bandit is not None
     live_id = live = None
     if experiment.prompt_name is not None:
         live_id = await tx.deployments.pointer(experiment.prompt_type, experiment.prompt_name, "production")
@@ -35,8 +37,8 @@ async def standing_of(tx: Transaction, experiment: PromptExperiment) -> Standing
         number=(await tx.rollouts.of(experiment_id)).number,
         status=experiment.status,
         policy_digest=experiment.policy_digest,
-        epoch=epochs[-1].number if epochs else 0,
-        weights=experiment.traffic_split,
+        epoch=0 if follows or not epochs else epochs[-1].number,
+        weights={} if follows else experiment.traffic_split,
         traffic=experiment.traffic,
         production_id=live_id,
         production=None if live is None else live.version,

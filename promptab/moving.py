@@ -1,6 +1,7 @@
 """Moves of an experiment inside an open write: its status, weights and traffic.
 
-Each raises the number of the experiment's rollout, so that a decision which was made before it is not applied.
+Each but the steps of a bandit and of shadows raises the number of the experiment's rollout, so that a decision which
+was made before it is not applied.
 """
 
 from __future__ import annotations
@@ -68,8 +69,12 @@ async def with_weights(
     starts_at: datetime,
     evict: bool = False,
     progress: RolloutProgress | None = None,
+    by_itself: bool = False,
 ) -> PromptExperiment:
     """Deal by other weights from `starts_at` on, in the place of a change that has not taken effect by now.
+
+    Of a bandit that moves its weights `by_itself` the rollout's number stays: what was decided before is as right as
+    it was, and may wait for a person longer than a batch lasts.
 
     A variant that is evicted is withdrawn, whoever does it, so that nothing promotes what a person has taken out; one
     that is dealt to again is no longer withdrawn: it is watched as the others are.
@@ -89,6 +94,9 @@ async def with_weights(
         and key != current.control
     )
     changed = current.model_copy(update={"traffic_split": dict(shares)})
+    if by_itself:
+        await tx.experiments.replace(changed)
+        return changed
     return await moved(tx, changed, progress.model_copy(update={"withdrawn": left}))
 
 

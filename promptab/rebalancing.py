@@ -68,7 +68,7 @@ async def _begun(
         epochs = await tx.experiments.epochs_of(seen.experiment_id)
         if current is None or current.status != ExperimentStatus.RUNNING or epochs[-1] != last:
             return False
-        await with_weights(tx, current, proposal.weights, now=now, starts_at=starts_at)
+        await with_weights(tx, current, proposal.weights, now=now, starts_at=starts_at, by_itself=True)
         return True
 
     if await store.write(work):

@@ -53,7 +53,7 @@ async def test_a_move_and_its_undoing_supersede_as_well(lab: Lab) -> None:
     stored = await lab.decide("support_reply")
     await lab.experiments.pause("support_reply")
     await lab.experiments.resume("support_reply")
-    assert (await lab.apply(stored)).detail == "It was moved, and moved back"
+    assert (await lab.apply(stored)).detail == "Somebody has moved it since"
     assert await scene.live() == CONTROL
 
 
@@ -176,3 +176,22 @@ async def test_what_a_person_deals_to_again_is_watched_again(lab: Lab) -> None:
     await scene.record({CONTROL: 0.9, CANDIDATE: 0.5, OTHER: 0.9}, 200)
     done = await lab.apply(await lab.decide("support_reply"))
     assert (done.decision.action, done.decision.variants) == ("rollback", (CANDIDATE,))
+
+
+async def test_what_waits_for_a_person_outlasts_the_steps_of_a_bandit(lab: Lab) -> None:
+    bandit = {"minimum_units": 50, "batch_units": 50, "batch_hours": 0}
+    scene = await staged(lab, {"on_win": "require_approval"}, bandit=bandit)
+    for number in range(600):
+        choice = await lab.choose("support_reply", user_id=f"u{number}")
+        await choice.record(success=number % 10 < (9 if choice.variant == CANDIDATE else 4))
+    assert (await lab.decide("support_reply")).status == "awaiting_approval"
+    await lab.experiments.update_weights("support_reply", {CONTROL: 3, CANDIDATE: 2}, lead_seconds=0)
+    refused = await lab.approve("support_reply")
+    assert (refused.status, refused.detail) == ("superseded", "Somebody has moved it since")
+    assert (await lab.decide("support_reply")).status == "awaiting_approval"
+    for number in range(600, 900):
+        choice = await lab.choose("support_reply", user_id=f"u{number}")
+        await choice.record(success=number % 10 < (9 if choice.variant == CANDIDATE else 4))
+    assert (await lab.rebalance("support_reply")).changed
+    assert (await lab.approve("support_reply")).status == "applied"
+    assert await scene.live() == CANDIDATE

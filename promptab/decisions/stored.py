@@ -68,8 +68,9 @@ class Standing(Record):
     status: ExperimentStatus
     policy_digest: str | None
     epoch: int
-    """The number of its latest map of weights; 0 before the start."""
+    """The number of its latest map of weights; 0 before the start, and of a bandit."""
     weights: Mapping[str, float]
+    """Of a bandit none: its weights are no ground of a decision."""
     traffic: float
     production_id: str | None
     """version_id of what is live in production of its prompt."""
@@ -89,7 +90,7 @@ class Standing(Record):
             "its weights have changed": (now.epoch, now.weights) != (self.epoch, self.weights),
             f"its traffic is {now.traffic:.3g} now and was {self.traffic:.3g}": now.traffic != self.traffic,
         }
-        return "; ".join(what for what, has in told.items() if has) or "it was moved, and moved back"
+        return "; ".join(what for what, has in told.items() if has) or "somebody has moved it since"
 
 
 class StoredDecision(Record):
