@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from promptab.allocation import enrolled, point_of
 from promptab.calls.call import Call
 from promptab.calls.finished import Subject
+from promptab.checks import check_uuid
 from promptab.errors import InvalidInputError
 from promptab.measures import TokensInput
 from promptab.metrics import MetricsCollector
@@ -246,11 +247,21 @@ class Choice:
             **self._place(),
         )
 
-    def call(self, *, metadata: Mapping[str, Any] | None = None) -> Call:
+    def call(self, *, metadata: Mapping[str, Any] | None = None, beside: str | None = None) -> Call:
         """Track one call of a model that your own code makes: `async with choice.call() as call`, then
         `call.observe(response)`; it records one event, whatever comes of it.
+
+        `beside` is for one of `shadows`: the `call_id` of the served call that it is to be compared with. Without it a
+        run is compared with all that its unit was served while in the shadow. Raises `InvalidInputError`.
         """
-        return Call(self._collector.calls, self._subject(), metadata=metadata)
+        subject = self._subject()
+        if beside is not None:
+            if not subject.in_shadow:
+                raise InvalidInputError(
+                    "beside", beside, "left out", "only a shadow runs beside a served call"
+                )
+            subject = subject._replace(beside=check_uuid("beside", beside))
+        return Call(self._collector.calls, subject, metadata=metadata)
 
     @property
     def has_template(self) -> bool:

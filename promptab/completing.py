@@ -131,7 +131,7 @@ class Completing:
         choice = await self.choose(name, prompt_type, **how)
         plan = CallPlan(choice, clients, variables, messages, model, parameters, config, options)
         call = choice.call(metadata=metadata)
-        with self.shadows.beside(plan, metadata) as beside:
+        with self.shadows.beside(plan, metadata, call.call_id) as beside:
             call, tried, response = await _first_answer(call, beside.plan, whole_answer)
         finished = call.finish()
         return Completion(finished.answer.text, response, choice, finished, tried)
@@ -164,7 +164,7 @@ class Completing:
         choice = await self.choose(name, prompt_type, **how)
         plan = CallPlan(choice, clients, variables, messages, model, parameters, config, options)
         call = choice.call(metadata=metadata)
-        with self.shadows.beside(plan, metadata) as beside:
+        with self.shadows.beside(plan, metadata, call.call_id) as beside:
             call, _, stream = await _first_answer(call, beside.plan, _opened_stream)
             beside.of(call)
             async with stream:

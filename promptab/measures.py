@@ -195,7 +195,7 @@ def check_shadow(metadata: Mapping[str, Any]) -> None:
         raise InvalidInputError(
             f"metadata.{SHADOW_KEY}", unknown[0], f"one of {', '.join(ShadowPlace._fields)}"
         )
-    for name in ("experiment_id", "version_id", "feedback_on"):
+    for name in ("experiment_id", "version_id", "feedback_on", "beside"):
         if name == "experiment_id" or told.get(name) is not None:
             check_uuid(f"metadata.{SHADOW_KEY}.{name}", told.get(name))
     check_label(f"metadata.{SHADOW_KEY}.variant", told.get("variant"))

@@ -18,6 +18,8 @@ class ShadowPlace(NamedTuple):
     version_id: str | None = None
     feedback_on: str | None = None
     """The event of the run that this is said of; None for a run."""
+    beside: str | None = None
+    """The event of the served call that it is to be compared with; None where nobody said which."""
 
     def metadata(self) -> dict[str, Any]:
         """Return what the event carries of it."""

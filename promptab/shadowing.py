@@ -103,8 +103,8 @@ class Shadows:
             self._cost,
         )
 
-    def beside(self, plan: CallPlan, metadata: Mapping[str, Any] | None) -> Beside:
-        """Return what runs beside a served call, to be entered around it."""
+    def beside(self, plan: CallPlan, metadata: Mapping[str, Any] | None, call_id: str) -> Beside:
+        """Return what runs beside the served call of this id, to be entered around it."""
         shadows = plan.choice.shadows
         if not shadows or self._closed:
             return Beside(plan, None)
@@ -112,7 +112,7 @@ class Shadows:
         served: asyncio.Future[bool] = loop.create_future()
         plan, *copies = _copies(plan, len(shadows))
         for shadow, copied in zip(shadows, copies, strict=True):
-            run = self._run(copied, shadow, dict(metadata or {}), served)
+            run = self._run(copied, shadow, dict(metadata or {}), call_id, served)
             task = loop.create_task(run, name="promptab shadow")
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -137,13 +137,18 @@ class Shadows:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(
-        self, plan: CallPlan, shadow: Choice, metadata: dict[str, Any], served: asyncio.Future[bool]
+        self,
+        plan: CallPlan,
+        shadow: Choice,
+        metadata: dict[str, Any],
+        call_id: str,
+        served: asyncio.Future[bool],
     ) -> None:
         request = _request(plan, shadow)
         if not await served or not self._admitted():
             return
         metadata.pop(SHADOW_KEY, None)
-        call = shadow.call(metadata=metadata)
+        call = shadow.call(metadata=metadata, beside=call_id)
         self._out += 1
         try:
             if isinstance(request, Exception):

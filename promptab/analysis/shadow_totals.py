@@ -31,7 +31,9 @@ class UnitUse(NamedTuple):
 
 class ShadowTotals(NamedTuple):
     runs: Sequence[UnitUse]
-    served: Sequence[UnitUse]
-    """Of units that have runs."""
+    served: Mapping[str, Sequence[UnitUse]]
+    """Shadow -> what the units that have runs of it were served. What a call without a run beside it measured is in no
+    total, unless the unit has runs that do not say beside which call they were.
+    """
     failures: Mapping[str, Mapping[str, int]]
     """Shadow -> kind of failure -> runs that failed so; "" for those of which nobody said how."""

@@ -124,7 +124,7 @@ def _outcome(experiment: PromptExperiment, shadow: PromptVariant, totals: Shadow
         tokens=_mean(whole, "tokens"),
         cost=whole.totals["cost"][1],
         rating=_mean(whole, "rating"),
-        comparisons=tuple(_comparisons(experiment, shadow, runs, totals.served)),
+        comparisons=tuple(_comparisons(experiment, shadow, runs, totals.served.get(shadow.key, ()))),
     )
 
 

@@ -58,6 +58,8 @@ class Subject(NamedTuple):
     unit: str | None = None
     stands_in_for: str | None = None
     """`type/name@version` whose place a fallback took."""
+    beside: str | None = None
+    """Of a run in the shadow: the id of the served call that it is to be compared with."""
 
     @property
     def label(self) -> str:
@@ -67,7 +69,9 @@ class Subject(NamedTuple):
     def place(self) -> dict[str, Any]:
         """Return the arguments of `MetricsCollector.record_event` that say whose an outcome is."""
         if self.source == "shadow" and self.experiment_id and self.variant and self.unit:
-            place = ShadowPlace(self.experiment_id, self.variant, self.unit, self.version_id)
+            place = ShadowPlace(
+                self.experiment_id, self.variant, self.unit, self.version_id, beside=self.beside
+            )
             return {"version_id": None, "shadow": place}
         return {
             "version_id": self.version_id,

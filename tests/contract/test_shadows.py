@@ -90,8 +90,11 @@ async def test_runs_and_what_their_units_were_served_are_added_up_by_unit(begun:
     assert told([*found.runs], "success_rate") == [("u1", "c", 0, 2, 2.0, 1.0), ("u2", "c", 0, 1, 1.0, 0.0)]
     assert told([*found.runs], "response_time") == [("u1", "c", 0, 2, 2.0, 5.0), ("u2", "c", 0, 1, 0.0, 0.0)]
     assert told([*found.runs], "rating")[0] == ("u1", "c", 0, 2, 1.0, 4.0)
-    assert told([*found.served], "success_rate") == [("u1", "a", 0, 1, 1.0, 1.0), ("u2", "b", 0, 1, 1.0, 1.0)]
-    assert told([*found.served], "rating")[0] == ("u1", "a", 0, 1, 1.0, 5.0)
+    assert told([*found.served["c"]], "success_rate") == [
+        ("u1", "a", 0, 1, 1.0, 1.0),
+        ("u2", "b", 0, 1, 1.0, 1.0),
+    ]
+    assert told([*found.served["c"]], "rating")[0] == ("u1", "a", 0, 1, 1.0, 5.0)
     assert found.failures == {"c": {"": 1, "timeout": 1}}
 
 
@@ -102,7 +105,7 @@ async def test_totals_are_apart_before_and_after_each_moment(begun: Store) -> No
         await begun.record(a_served("u1", success=True, timestamp=at))
     found = await totals(begun, NOON + timedelta(hours=1), NOON + timedelta(hours=3))
     assert told([*found.runs], "success_rate") == [("u1", "c", k, n, n, n) for k, n in enumerate((1, 2, 1))]
-    assert [row[2:4] for row in told([*found.served], "success_rate")] == [(0, 1), (1, 2), (2, 1)]
+    assert [row[2:4] for row in told([*found.served["c"]], "success_rate")] == [(0, 1), (1, 2), (2, 1)]
 
 
 async def test_sums_of_large_whole_numbers_do_not_overflow(begun: Store) -> None:
@@ -128,3 +131,18 @@ async def test_costs_of_shadows_stand_apart(begun: Store) -> None:
         ]
 
     assert await begun.read(look) == [[(("tone", "c"), 3, 0.75, 1)], [(("tone", "a"), 1, 8.0, 0)]]
+
+
+async def test_a_call_without_a_run_beside_it_is_counted_and_not_measured(begun: Store) -> None:
+    calls = [a_served("u", response_time=time) for time in (1.0, 10.0, 100.0)]
+    for call in (*calls, a_served("v", response_time=1_000.0)):
+        await begun.record(call)
+    place = ShadowPlace(EXPERIMENT.experiment_id, "c", "u", VERSION, beside=calls[1].event_id)
+    await begun.record(an_event(None, kind="shadow", metadata=place.metadata(), response_time=9.0))
+    await begun.record(a_run("v", response_time=8.0))
+    found = await totals(begun)
+    assert told(list(found.runs), "response_time") == [("u", "c", 0, 1, 1, 9.0), ("v", "c", 0, 1, 1, 8.0)]
+    assert told(list(found.served["c"]), "response_time") == [
+        ("u", "a", 0, 3, 1, 10.0),
+        ("v", "a", 0, 1, 1, 1_000.0),
+    ]

@@ -10,7 +10,14 @@ import pytest
 
 import promptab
 from promptab import InvalidInputError, Lab, NotFoundError, ShadowSettings, StateError
-from tests.shadows.conftest import LONGEST, SHADOW_MODELS, experiment_with_shadow, one_run, shadow_events
+from tests.shadows.conftest import (
+    LONGEST,
+    SERVED_MODELS,
+    SHADOW_MODELS,
+    experiment_with_shadow,
+    one_run,
+    shadow_events,
+)
 
 
 @pytest.fixture
@@ -66,6 +73,15 @@ async def test_code_that_calls_by_itself_is_given_the_shadows_to_render_call_and
     assert {event.shadow and event.shadow.experiment_id for event in events} == {experiment.experiment_id}
     with pytest.raises(InvalidInputError, match="metadata"):
         await shadow.record(True, metadata={"shadow": 1})
+    with pytest.raises(InvalidInputError, match="beside"):
+        shadow.call(beside="mine")
+    with pytest.raises(InvalidInputError, match="beside"):
+        choice.call(beside=recorded.event_id)
+    async with choice.call() as served:
+        served.observe(await client.chat.completions.create(model=SERVED_MODELS["chat"], messages=[]))
+    async with shadow.call(beside=served.call_id) as call:
+        call.observe(await client.chat.completions.create(model=SHADOW_MODELS["chat"], messages=[]))
+    assert (await shadow_events(lab))[-1].shadow == (*(recorded.shadow or ())[:-1], served.call_id)
 
 
 async def test_settings_are_checked(lab: Lab) -> None:

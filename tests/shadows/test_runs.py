@@ -80,12 +80,14 @@ async def test_a_run_says_whose_it_is_beside_the_fields_of_what_was_served(lab: 
     experiment = await experiment_with_shadow(lab)
     candidate = await lab.versions.get_version("reply", "system", "2.0.0")
     assert candidate is not None
-    await ask(lab, client, metadata={"request": "r1", "shadow": "mine"})
+    served = await ask(lab, client, metadata={"request": "r1", "shadow": "mine"})
     event = await one_run(lab)
     assert (event.kind, event.version_id, event.experiment_id, event.variant, event.user_id) == (
         "shadow", None, None, None, None,
     )  # fmt: skip
-    assert event.shadow == (experiment.experiment_id, "candidate", "u", candidate.version_id, None)
+    assert event.shadow == (
+        experiment.experiment_id, "candidate", "u", candidate.version_id, None, served.call_id,
+    )  # fmt: skip
     assert event.metadata["request"] == "r1"
     assert event.metadata["call"]["prompt"] == "system/reply@2.0.0"
 
@@ -276,6 +278,24 @@ async def test_what_finds_no_room_is_left_out_and_counted(server: TwoFacedServer
         await shadow_events(lab)
         assert lab.shadows.stats().answered == 4
     assert server.most_at_once == 3
+
+
+async def test_calls_whose_runs_were_left_out_are_compared_with_no_run(
+    server: TwoFacedServer, client: Any
+) -> None:
+    async with promptab.open("sqlite:///:memory:", shadows=ShadowSettings(max_cost=1e-9)) as lab:
+        experiment = await experiment_with_shadow(lab)
+        for number in range(2):
+            await ask(lab, client, f"u{number}")
+        await shadow_events(lab)
+        for number in range(2):
+            await ask(lab, client, f"u{number}")
+        (shadow,) = (await lab.shadow_report(experiment.experiment_id)).shadows
+        (comparison,) = shadow.comparisons
+        assert lab.shadows.stats().over_cost > 0
+        assert comparison.calls > comparison.runs == shadow.runs
+        totals = await lab.store.read(lambda tx: tx.shadows.totals(experiment))
+        assert sum(row.use.totals["response_time"][0] for row in totals.served["candidate"]) == shadow.runs
 
 
 async def test_no_run_begins_after_the_cost_that_was_set_is_reached(

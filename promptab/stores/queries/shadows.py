@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Dialect,
     Float,
     Row,
     Select,
@@ -21,6 +22,8 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
+    or_,
     select,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -40,10 +43,14 @@ class ShadowQueries:
         the moments.
         """
         runs = _runs(experiment.experiment_id, moments)
-        shadowed = select(runs.c.recorded).distinct()
+        served = {}
+        for shadow in experiment.shadows:
+            its_runs = select(runs).where(runs.c.variant == shadow.key).subquery()
+            beside = _served(experiment.experiment_id, moments, its_runs, self._connection.dialect)
+            served[shadow.key] = await self._by_unit(beside)
         return ShadowTotals(
             await self._by_unit(runs),
-            await self._by_unit(_served(experiment.experiment_id, moments, shadowed)),
+            served,
             await self._failures(runs),
         )
 
@@ -96,19 +103,27 @@ def _runs(experiment_id: str, moments: Sequence[datetime]) -> Subquery:
         of_shadow("variant").label("variant"),
         case((of_shadow("feedback_on").is_(None), 1), else_=0).label("is_call"),
         failure.label("failure"),
+        func.replace(of_shadow("beside"), "-", "").label("beside"),
     )
     of_experiment = and_(events.c.kind == "shadow", of_shadow("experiment_id") == experiment_id)
     return _measured(columns, moments).where(of_experiment).subquery("runs")
 
 
-def _served(experiment_id: str, moments: Sequence[datetime], units: Select[Any]) -> Subquery:
+def _served(experiment_id: str, moments: Sequence[datetime], runs: Subquery, dialect: Dialect) -> Subquery:
+    """Return what the units of the runs were served. Measured are the calls that have a run beside them: runs may be
+    left out when much is asked, and what was served then compares with none of the others. Of units whose runs do not
+    say beside which call they were, all are.
+    """
+    beside = select(runs.c.beside).where(runs.c.beside.is_not(None))
+    unsaid = select(runs.c.recorded).where(runs.c.beside.is_(None), runs.c.is_call == 1)
+    units = select(runs.c.recorded).distinct()
     columns = (
         events.c.unit.label("recorded"),
         events.c.variant.label("variant"),
         case((events.c.kind == "use", 1), else_=0).label("is_call"),
     )
     return (
-        _measured(columns, moments)
+        _measured(columns, moments, where=or_(_event_id_text(dialect).in_(beside), events.c.unit.in_(unsaid)))
         .where(
             events.c.experiment_id == experiment_id,
             events.c.variant.is_not(None),
@@ -119,16 +134,33 @@ def _served(experiment_id: str, moments: Sequence[datetime], units: Select[Any])
     )
 
 
-def _measured(columns: Sequence[ColumnElement[Any]], moments: Sequence[datetime]) -> Select[Any]:
-    """Return a query of events with the columns, what each of them measured, and in which stretch it was."""
+def _event_id_text(dialect: Dialect) -> ColumnElement[str]:
+    """Return the id of an event in 32 lower-case hex digits."""
+    if dialect.name == "postgresql":
+        return func.encode(events.c.event_id, literal_column("'hex'"))
+    return func.lower(func.hex(events.c.event_id))
+
+
+def _measured(
+    columns: Sequence[ColumnElement[Any]],
+    moments: Sequence[datetime],
+    *,
+    where: ColumnElement[bool] | None = None,
+) -> Select[Any]:
+    """Return a query of events with the columns, what each of them measured, and in which stretch it was; with `where`,
+    what those of them measured.
+    """
     stretch: ColumnElement[int] = literal(0)
     for moment in moments:
         stretch = stretch + case((events.c.at >= moment, 1), else_=0)
     success = case((events.c.success.is_(True), 1.0), (events.c.success.is_(False), 0.0))
     # sums of whole numbers overflow where those of floats do not
     made = {"success_rate": success, "tokens": cast(events.c.tokens, Float)}
-    measured = ((made[name] if name in made else events.c[name]).label(name) for name in MEASURED)
-    return select(*columns, stretch.label("stretch"), *measured)
+    measured = [made[name] if name in made else events.c[name] for name in MEASURED]
+    if where is not None:
+        measured = [case((where, measure)) for measure in measured]
+    labelled = (measure.label(name) for name, measure in zip(MEASURED, measured, strict=True))
+    return select(*columns, stretch.label("stretch"), *labelled)
 
 
 def _unit_use(row: Row[Any]) -> UnitUse:
