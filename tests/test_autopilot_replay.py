@@ -28,7 +28,7 @@ POLICY = Policy.model_validate({"guardrails": ["success_rate >= control - 5%"], 
 RAMPED = POLICY.model_copy(
     update={"ramp": (RampStep(traffic=0.4, minimum_units=20), RampStep(traffic=1.0, minimum_units=20))}
 )
-"""Which units are enrolled first is not seeded, so only what chance cannot change is ramped here."""
+"""A ramp takes time, which the sets that differ little do not have: each has but a few hundred questions."""
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,7 @@ class Traffic:
                 return
             await asyncio.gather(*(self._ask(*question) for question in batch))
             self.clock.advance(hours=1)
-            for name in self.applied:
-                await self._decide(name)
+            await self._watch()
 
     async def _ask(self, question_set: str, number: int) -> None:
         choice = await self.lab.choose(question_set, "user", user_id=number)
@@ -79,11 +78,10 @@ class Traffic:
         reply = self.recorded[question_set][number][choice.version.version]
         await choice.record(success=reply.correct)
 
-    async def _decide(self, question_set: str) -> None:
-        experiment = await self.lab.experiments.get_experiment(question_set)
-        assert experiment is not None
-        if experiment.status == ExperimentStatus.RUNNING:
-            self.applied[question_set].append(await self.lab.apply(await self.lab.decide(question_set)))
+    async def _watch(self) -> None:
+        async for update in self.lab.watch(once=True):
+            if update.decision is not None:
+                self.applied[update.subject].append(update.decision)
 
     def acts(self, question_set: str) -> list[tuple[str, str]]:
         """Return what was done, and by which rule; looks at which it went on as it was are left out."""

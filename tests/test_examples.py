@@ -139,8 +139,8 @@ def posted(address: str, path: str, **body: object) -> tuple[int, Any]:
 @pytest.mark.parametrize(
     ("how", "moves", "live"),
     [
-        ([], [("keep", "Traffic grows from 0.2 to 1"), ("promote", "Promoted: 1.0.1 is ")], "1.0.1"),
-        (["--worse"], [("keep", "Rolled back: success_rate >= control - 5%: 1.0.1 has failed it")], "1.0.0"),
+        ([], [("keep", "Traffic grows from 0.2 to 1"), ("promote", "Promote: 1.0.1 is ")], "1.0.1"),
+        (["--worse"], [("keep", "Rollback: success_rate >= control - 5%: 1.0.1 has failed it")], "1.0.0"),
     ],
     ids=["better", "worse"],
 )
