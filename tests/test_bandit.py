@@ -28,6 +28,7 @@ from promptab.allocation import enrolled, point
 from promptab.bandit import Algorithm
 from promptab.models import UNIFORM_EPOCH, Epoch, Exposure
 from promptab.snapshot_file import read_snapshot, write_snapshot
+from promptab.stats.metric import BUILT_IN_METRICS
 from promptab.stats.ratio import ratio_contrast
 from promptab.stores.opening import open_store
 from tests.clock import SettableClock
@@ -483,3 +484,29 @@ async def test_a_restarted_lab_deals_the_slice_as_before(lasting_url: str) -> No
     assert list(await epochs(other, made)) == [UNIFORM_EPOCH, 1]
     assert {unit: (await other.experiments.assign("tone", unit)).variant for unit in dealt} == dealt
     await other.close()
+
+
+async def test_a_guardrail_that_no_unit_ever_failed_is_shown_to_be_safe_by_enough_units(
+    lab: Lab, clock: SettableClock
+) -> None:
+    guarded = BUILT_IN_METRICS["success_rate"].model_copy(
+        update={"role": "guardrail", "largest_regression": 0.05}
+    )
+    await create(
+        lab, plan={"metrics": [guarded, {"name": "quality", "kind": "mean"}]}, primary_metric="quality"
+    )
+    for batch in range(2):
+        for number in range(200 * batch, 200 * (batch + 1)):
+            dealt = await lab.experiments.assign("tone", f"u{number}")
+            quality = number % 3 + 0.5 * (dealt.variant == "b")
+            await lab.metrics.record_event(
+                None, success=True, metrics={"quality": quality}, experiment_id="tone", variant=dealt.variant,
+                user_id=f"u{number}",
+            )  # fmt: skip
+        await take_effect(lab, clock)
+    found = (await lab.analyze("tone")).metrics["success_rate"].differences["b"]
+    assert found.technique == "beta-binomial confidence sequence"
+    assert found.value == 0.0
+    assert found.low is not None
+    assert -0.3 < found.low < 0.0
+    assert found.safety == "pass"

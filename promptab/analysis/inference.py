@@ -75,7 +75,7 @@ class Arms(NamedTuple):
     direction: Direction
     is_rate: bool = False
     trials: tuple[UnitSums, UnitSums] | None = None
-    """Where each unit is one trial with the outcome 0 or 1, all in one epoch."""
+    """Where each unit is one trial with the outcome 0 or 1, all in one epoch; of a bandit where no unit varies."""
     strata: Sequence[EpochUnits] | None = None
     """The single units by epoch, where they are few."""
     scores: tuple[Sequence[float], Sequence[float]] | None = None
@@ -97,7 +97,12 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
     if evidence.weights is not None:
         # methods that look at single units take them to be dealt by weights that follow nothing
         weighted = weighted_contrast(evidence.sums, evidence.weights, variant, control)
-        return Arms(weighted, definition.direction, definition.is_rate, is_adaptive=True)
+        arms = Arms(weighted, definition.direction, definition.is_rate, is_adaptive=True)
+        pair = evidence.pooled(variant), evidence.pooled(control)
+        if definition.is_rate and weighted.se == 0.0 and all(are_trials(arm) for arm in pair):
+            # no spread to weigh, and what holds for each arm's own units at every look holds however many it is dealt
+            arms = arms._replace(trials=pair)
+        return arms
     treatment, untreated = evidence.arm(variant), evidence.arm(control)
     contrast = ratio_contrast(treatment, untreated)
     arms = Arms(contrast, definition.direction, definition.is_rate)
