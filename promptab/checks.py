@@ -330,15 +330,21 @@ def _refuse(control: re.Pattern[str], field: str, value: str) -> None:
 
 
 def _number_bound(low: float, high: float, above: float | None, below: float | None) -> str:
+    most = (
+        f" and less than {below:g}"
+        if below is not None
+        else f" and at most {high:g}"
+        if high < math.inf
+        else ""
+    )
     if above is not None:
-        most = (
-            f" and less than {below:g}"
-            if below is not None
-            else f" and at most {high:g}"
-            if high < math.inf
-            else ""
-        )
         return f"a finite number greater than {above:g}{most}"
+    if below is not None:
+        return (
+            f"a finite number of at least {low:g}{most}"
+            if low > -math.inf
+            else f"a finite number less than {below:g}"
+        )
     if math.isinf(low) and math.isinf(high):
         return "a finite number"
     if math.isinf(high):

@@ -39,7 +39,8 @@ class AbTesting(NamedTuple):
     """What is randomised: `user_hash` is a user, `feature_hash` a set of features, and `random` a request."""
     hash_seed: str
     """Part of every experiment's salt; empty for none."""
-    check_interval_hours: float
+    check_interval_hours: float | None
+    """Between two looks of `promptab watch`; None: as often as it looks by itself."""
     alert_on_significant_result: bool
     alert_on_sample_size_reached: bool
 
@@ -63,7 +64,8 @@ def read_criteria(document: Mapping[str, Any]) -> Criteria:
 
 
 def read_ab_testing(document: Mapping[str, Any]) -> AbTesting:
-    """Read an `ab_testing` block, with or without that key around it; what it leaves out has the defaults shown there.
+    """Read an `ab_testing` block, with or without that key around it; what it leaves out has the defaults shown there,
+    and looks are as frequent as without it.
 
     `significance_level` is alpha, `effect_size_threshold` the smallest effect as a share of the control's value, and
     `min_sample_size_per_group` the plan's `minimum_units`. A winner is promoted where `auto_promote_winner` is true,
@@ -170,7 +172,7 @@ class Automation(Declared):
 
 
 class Monitoring(Declared):
-    check_interval_hours: Annotated[Number, Field(gt=0.0, le=24.0 * 366)] = 6.0
+    check_interval_hours: Annotated[Number, Field(gt=0.0, le=24.0 * 7)] | None = None
     alert_on_significant_result: Flag = True
     alert_on_sample_size_reached: Flag = True
 

@@ -58,22 +58,27 @@ class Declared(Record):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise refusal(type(self).__name__, error) from None
+            raise refusal(type(self).__name__, error, type(self)) from None
 
     @classmethod
     def model_validate(cls, obj: Any, **how: Any) -> Self:
         try:
             return super().model_validate(obj, **how)
         except ValidationError as error:
-            raise refusal(cls.__name__, error) from None
+            raise refusal(cls.__name__, error, cls) from None
 
 
-def refusal(what: str, error: ValidationError) -> InvalidInputError:
-    """Return the first fault that pydantic found, as the error that the rest of promptab raises."""
+def refusal(what: str, error: ValidationError, record: type[BaseModel] | None = None) -> InvalidInputError:
+    """Return the first fault that pydantic found, as the error that the rest of promptab raises; `record` is what was
+    to be made, where its fields can be named.
+    """
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InvalidInputError):
         return cause
+    if record is not None and first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        bound = f"known: {what} has {', '.join(record.model_fields)}"
+        return InvalidInputError(f"{what}.{first['loc'][0]}", first["input"], bound)
     where = ".".join(map(str, first["loc"]))
     bound = first["msg"][:1].lower() + first["msg"][1:]
     return InvalidInputError(f"{what}.{where}" if where else what, first["input"], f"as declared: {bound}")

@@ -129,6 +129,8 @@ def test_what_is_no_finite_number_is_refused(value: object) -> None:
         ({"low": 1.0, "high": 5.0}, 5.1, "a finite number from 1 to 5"),
         ({"low": 0.0}, -1, "a finite number of at least 0"),
         ({"above": 0.0}, 0, "a finite number greater than 0"),
+        ({"low": 0.001, "below": 0.5}, 0.5, "a finite number of at least 0.001 and less than 0.5"),
+        ({"below": 0.5}, 0.5, "a finite number less than 0.5"),
     ],
 )
 def test_the_bound_of_a_number_is_named(bounds: dict[str, float], outside: float, bound: str) -> None:

@@ -185,6 +185,7 @@ def test_the_file_says_where_alerts_go_and_what_is_not_told() -> None:
     assert (chat.name, chat.url_env, chat.format) == ("chat", "SLACK", "slack")
     assert set(chat.kinds) == set(KINDS) - {"significant"}
     assert read_policy_file("alerts:").alerts == AlertSettings()
+    assert read_policy_file("alerts: {log: }").alerts == AlertSettings()
     assert read_policy_file("alerts: {log: false}").alerts == AlertSettings(log=None)
 
 
@@ -194,15 +195,15 @@ def test_the_file_says_where_alerts_go_and_what_is_not_told() -> None:
         ("policies: {}\nalerts: {weather: 1}", 2),
         ("alerts: [hush]", 1),
         ("alerts:\n  log: hush", 1),
-        ("alerts:\n  webhooks: https://hooks.example.com/hush", 1),
-        ("alerts:\n  webhooks:\n    a: https://hooks.example.com/hush", 1),
-        ("alerts:\n  webhooks:\n    a: {url: 'http://hooks.example.com/hush', format: slack}", 1),
-        ("alerts:\n  webhooks:\n    a: {url: 'https://a.example', secret: hush}", 1),
-        ("alerts:\n  webhooks:\n    a: {url: 'https://a.example', secret_env: whsec_+hush}", 1),
-        ("alerts:\n  log: {kinds: [hush]}", 1),
-        ("alerts:\n  webhooks:\n    https://a.example/hush: {format: slack}", 1),
-        ("alerts:\n  webhooks:\n    log: {url: 'https://a.example', format: slack}", 1),
-        ("alerts:\n  webhooks:\n    a: {name: hush, url: 'https://a.example', format: slack}", 1),
+        ("alerts:\n  webhooks: https://hooks.example.com/hush", 2),
+        ("alerts:\n  webhooks:\n    a: https://hooks.example.com/hush", 3),
+        ("alerts:\n  webhooks:\n    a: {url: 'http://hooks.example.com/hush', format: slack}", 3),
+        ("alerts:\n  webhooks:\n    a: {url: 'https://a.example', secret: hush}", 3),
+        ("alerts:\n  webhooks:\n    a: {url: 'https://a.example', secret_env: whsec_+hush}", 3),
+        ("alerts:\n  log: {kinds: [hush]}", 2),
+        ("alerts:\n  webhooks:\n    https://a.example/hush: {format: slack}", 2),
+        ("alerts:\n  webhooks:\n    log: {url: 'https://a.example', format: slack}", 3),
+        ("alerts:\n  webhooks:\n    a: {name: hush, url: 'https://a.example', format: slack}", 3),
     ],
 )
 def test_what_the_file_has_wrong_is_refused_with_its_line_and_no_secret(text: str, line: int) -> None:

@@ -240,7 +240,20 @@ def test_a_file_that_cannot_be_read_names_the_line(shell: Shell) -> None:
     (shell.folder / "own.yaml").write_text("policies:\n  p:\n    alpha: 7\n", encoding="utf-8")
     said = shell.run(*words, "--policy", "p", "--policy-file", "own.yaml")
     assert said.code == 5
-    assert said.err.startswith("error: own.yaml:2: policy.alpha: 7.0 is not")
+    assert said.err.startswith("error: own.yaml:3: policy.alpha: 7.0 is not")
+
+
+def test_a_file_that_is_named_and_not_there_is_no_file_without_policies(shell: Shell) -> None:
+    said = shell.run(*create(shell), "--policy-file", "missing.yaml")
+    assert (said.code, said.err) == (5, "error: missing.yaml: there is no such file\n")
+
+
+def test_a_plan_that_a_new_policy_does_not_bring_is_told(shell: Shell) -> None:
+    text = "ab_testing: {default_settings: {min_sample_size_per_group: 700}}\npolicies: {p: {alpha: 0.1}}\n"
+    (shell.folder / "promptab.yaml").write_text(text, encoding="utf-8")
+    shell.ok(*create(shell, "--policy", "p"))
+    assert "minimum_units 100 and not 700" in shell.run("experiment", "policy", "greeting", "ab_testing").err
+    assert "minimum_units" not in shell.run("experiment", "policy", "greeting", "p").err
 
 
 def test_a_running_experiment_gets_another_policy_in_sight_of_everybody(shell: Shell) -> None:

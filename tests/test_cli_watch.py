@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
-from promptab.cli.watch import read_span
+from promptab.alerts.channel import AlertSettings
+from promptab.cli.exit_codes import ExitCode
+from promptab.cli.watch import _Shown, _watched, read_span
 from promptab.errors import InvalidInputError
 from tests.command_line import Shell
 
@@ -125,3 +129,34 @@ def test_an_interval_that_is_too_short_is_refused(shell: Shell) -> None:
     said = shell.run("watch", "--interval", "0s")
     assert said.code == 5
     assert "interval" in said.err
+
+
+def test_looks_are_as_far_apart_as_the_project_has_it(shell: Shell) -> None:
+    file = shell.folder / "promptab.yaml"
+    for block, told in (
+        ("{monitoring: {check_interval_hours: 6}}", True),
+        ("{enabled: false, monitoring: {check_interval_hours: 6}}", False),
+        ("{automation: {auto_promote_winner: true}}", False),
+    ):
+        file.write_text(f"ab_testing: {block}\n", encoding="utf-8")
+        assert ("a look every 6 hours" in shell.run("watch", "--once").err) == told
+        assert "a look every" not in shell.run("watch", "--once", "--interval", "5m").err
+
+
+@pytest.mark.parametrize(("once", "code"), [(True, ExitCode.INTERRUPTED), (False, ExitCode.OK)])
+async def test_a_look_that_was_cut_short_is_none(tmp_path: Path, *, once: bool, code: ExitCode) -> None:
+    url = f"sqlite:///{tmp_path / 'promptab.db'}"
+    shown = _Shown(as_json=False)
+    watching = asyncio.ensure_future(_watched(shown, url, None, 30.0, AlertSettings(), once=once, apply=True))
+    await asyncio.sleep(0)
+    watching.cancel()
+    try:
+        assert await watching == code
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+
+
+def test_a_version_that_is_live_already_is_guarded_in_sight(guarded: Shell) -> None:
+    again = guarded.ok("promote", "system/greeting@1.1.0", "--guard", "quick")
+    assert again.splitlines()[1:] == ["guarded: `promptab watch` takes it back once a guardrail has failed"]
+    assert "guarded" not in guarded.ok("promote", "system/greeting@1.1.0")

@@ -210,12 +210,24 @@ def test_a_file_without_entries_declares_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("policies:\n  one: {}\n  two:\n    alpha: 7\n", 3, "policy.alpha"),
+        ("policies:\n  one: {}\n  two:\n    alpha: 7\n", 4, "policy.alpha"),
+        (
+            "policies:\n  one:\n    alfa: 7\n",
+            3,
+            "Policy.alfa: 7 is not known: Policy has primary_metric, direction,",
+        ),
+        (
+            "policies:\n  one:\n    ramp: [0.1]\n    guardrails:\n      - metric: cost\n        at_mots: 1\n",
+            6,
+            "Guardrail.at_mots: 1 is not known: Guardrail has metric, at_least, at_most,",
+        ),
+        ("policies:\n  one:\n    ramp: \n      - {traffic: 0.5}\n      - {traffic: 0.1}\n", 3, "ramp"),
+        ("ab_testing:\n  default_settings:\n    power: 2\n", 3, "power"),
         ("policies:\n  'no name': {}\n", 2, "no name"),
         ("policies: [1]\n", 1, "policies"),
         ("- 1\n", 1, "mapping"),
         ("policies: {}\npolicy: {}\n", 2, "policy"),
-        ("ab_testing:\n  enabled: maybe\n", 1, "enabled"),
+        ("ab_testing:\n  enabled: maybe\n", 2, "enabled"),
         ("policies: {one: {guardrails: [cost < 1]}}\n", 1, "write it as"),
     ],
 )

@@ -129,9 +129,9 @@ def read_alerts(document: Mapping[str, Any], *, untold: Collection[AlertKind] = 
     given = check_mapping("alerts", document)
     if unknown := [key for key in given if key not in AlertSettings.model_fields]:
         raise InvalidInputError("alerts", unknown[0], f"one of {', '.join(AlertSettings.model_fields)}")
-    log = given.get("log", True)
-    if isinstance(log, bool):
-        log = {} if log else None
+    log = given.get("log")
+    # left empty it is as good as left out
+    log = None if log is False else {} if log is None or log is True else log
     settings = AlertSettings(
         log=None if log is None else Wanted.model_validate(log),
         webhooks=tuple(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,14 +15,12 @@ from promptab.cli.options import JsonOption, UrlOption
 from promptab.cli.output import emit, run, visible
 from promptab.cli.wording import counted, moment
 from promptab.delivering.outbox import LISTED
-from promptab.errors import PromptFileError
 from promptab.lab import Lab
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from promptab.alerts.alert import Severity
-    from promptab.alerts.channel import AlertSettings
     from promptab.alerts.delivery import Delivery, ToldAlert
     from promptab.delivering.passes import DeliveryReport
 
@@ -102,7 +99,7 @@ def deliver(
 
     $ promptab alerts deliver
     """
-    settings = alert_settings(policy_file)
+    settings = declared_in(policy_file).alerts
 
     async def work(lab: Lab) -> DeliveryReport:
         lab.alerts.declare(settings)
@@ -113,15 +110,6 @@ def deliver(
     emit(report._asdict(), as_json=as_json, human=lambda to: _print_report(to, report))
     if report.dead:
         raise typer.Exit(ExitCode.CHECK_FAILED)
-
-
-def alert_settings(path: Path) -> AlertSettings:
-    """Return where the file says that alerts go. Raises `PromptFileError`, also where another file than the usual one
-    is not there: what it declares would not hear of anything.
-    """
-    if path != POLICY_FILE and not path.exists():
-        raise PromptFileError(str(path), "there is no such file")
-    return declared_in(path).alerts
 
 
 def log_to_stderr() -> None:

@@ -91,7 +91,7 @@ def promote(
         )
 
     move = run(work, url=url)
-    emit(move, as_json=as_json, human=lambda to: _print_promotion(to, move))
+    emit(move, as_json=as_json, human=lambda to: _print_promotion(to, move, guarded=policy is not None))
 
 
 def rollback(
@@ -194,9 +194,10 @@ def deployments(
     emit(moves, as_json=as_json, human=lambda to: _print_history(to, found, moves, watching))
 
 
-def _print_promotion(to: Console, move: Deployment) -> None:
+def _print_promotion(to: Console, move: Deployment, *, guarded: bool) -> None:
     to.print(_live_now(move))
-    if "guard" in (move.evidence or {}):
+    # the entry may be from before the guard, where the version was live already
+    if guarded:
         to.print("guarded: `promptab watch` takes it back once a guardrail has failed")
     gate = (move.evidence or {}).get("gate") or {}
     if gate.get("failed"):

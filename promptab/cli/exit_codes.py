@@ -32,6 +32,9 @@ class ExitCode(IntEnum):
     CHECK_FAILED = 8
     """The command ran, and what it checks is not in order (`sync check`, `doctor`, `test`)."""
 
+    INTERRUPTED = 130
+    """By Ctrl-C or SIGTERM, as the shell has it."""
+
 
 class Kind(NamedTuple):
     name: str

@@ -76,10 +76,14 @@ def chosen_policy(name: str | None, path: Path) -> ChosenPolicy:
 
 
 def declared_in(path: Path) -> PolicyFile:
-    """Return what the file declares; nothing where there is none. Raises `PromptFileError`."""
+    """Return what the file declares; nothing where there is none of the usual name. Raises `PromptFileError`, also
+    where another file is not there: what it declares would not hear of anything.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        if path != POLICY_FILE:
+            raise PromptFileError(str(path), "there is no such file") from None
         return PolicyFile()
     except (OSError, UnicodeDecodeError) as error:
         raise PromptFileError(str(path), f"it cannot be read: {error}") from error
@@ -117,6 +121,15 @@ def set_policy(
         ),
         url=url,
     )
+    if (
+        policy == DEFAULTS
+        and chosen.plan is not None
+        and chosen.plan.minimum_units != changed.plan.minimum_units
+    ):
+        note(
+            f"note: the plan stays as it is, with minimum_units {changed.plan.minimum_units} and not "
+            f"{chosen.plan.minimum_units}; a plan is given to an experiment when it is created"
+        )
     emit(changed, as_json=as_json, human=lambda to: to.print(_told(changed), soft_wrap=True))
 
 

@@ -12,21 +12,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import promptab
-from promptab.cli.alerts import alert_settings, log_to_stderr
+from promptab.cli.alerts import log_to_stderr
 from promptab.cli.decision_view import outcome, what
 from promptab.cli.exit_codes import ExitCode
-from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption
+from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption, declared_in
 from promptab.cli.options import UrlOption
 from promptab.cli.output import console, note, visible
 from promptab.cli.wording import moment
 from promptab.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from promptab.alerts.channel import AlertSettings
+    from promptab.library.policies import PolicyFile
     from promptab.watching import WatchUpdate
 
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*(s|m|h|d)?", re.ASCII)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+DEFAULT_SECONDS = 30.0
+"""Between two looks."""
 
 OPEN_SECONDS = 10.0
 """How long the store is waited for before the watch begins, and says that it is away."""
@@ -46,8 +52,14 @@ def watch(
     ] = None,
     *,
     interval: Annotated[
-        str, typer.Option("--interval", metavar="SPAN", help="Between two looks: 30s, 5m, 6h.")
-    ] = "30s",
+        str | None,
+        typer.Option(
+            "--interval",
+            metavar="SPAN",
+            help="Between two looks: 30s, 5m, 6h.",
+            show_default="30s, or check_interval_hours of the ab_testing block",
+        ),
+    ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Look once and end, for cron.", show_default=False)
     ] = False,
@@ -64,20 +76,22 @@ def watch(
 
     Run it on as many machines as you like: one leads and applies, the others stand by, and one of them takes over
     within two intervals. A line is printed when something has changed, and with --json for every look. SIGTERM and
-    Ctrl-C end it at once, with nothing half-applied. Alerts are delivered beside the looks, to the log (on standard
-    error) and to the webhooks that promptab.yaml declares. Exit codes of --once: 0 fine, 1 a look failed, 7 the store
-    is away.
+    Ctrl-C end it at once, with nothing half-applied and exit code 0. Alerts are delivered beside the looks, to the log
+    (on standard error) and to the webhooks that promptab.yaml declares. Exit codes of --once: 0 fine, 1 a look failed,
+    7 the store is away, 130 interrupted.
 
     $ promptab promote system/support_reply@1.2.0 --guard careful
     $ promptab watch
     $ promptab watch support_reply --interval 5m
     $ promptab watch --once --json
     """
-    seconds = read_span("--interval", interval)
+    declared = declared_in(policy_file)
+    seconds = (
+        _seconds_between(declared, policy_file) if interval is None else read_span("--interval", interval)
+    )
     shown = _Shown(as_json=as_json)
-    alerts = alert_settings(policy_file)
     log_to_stderr()
-    code = asyncio.run(_watched(shown, url, names or None, seconds, alerts, once=once, apply=apply))
+    code = asyncio.run(_watched(shown, url, names or None, seconds, declared.alerts, once=once, apply=apply))
     if code != ExitCode.OK:
         raise typer.Exit(code)
 
@@ -88,6 +102,18 @@ def read_span(field: str, text: str) -> float:
     if found is None:
         raise InvalidInputError(field, text, "a span of time such as 30s, 5m or 6h")
     return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def _seconds_between(declared: PolicyFile, path: Path) -> float:
+    """Return the seconds between two looks, as the project declares them."""
+    defaults = declared.ab_testing
+    if defaults is None or not defaults.enabled or defaults.check_interval_hours is None:
+        return DEFAULT_SECONDS
+    note(
+        f"note: a look every {defaults.check_interval_hours:g} hours, as the ab_testing block in {path} has it; "
+        "--interval 30s acts on failed guardrails sooner, and looking is free"
+    )
+    return 3600.0 * defaults.check_interval_hours
 
 
 async def _watched(
@@ -115,6 +141,10 @@ async def _watched(
                     if once and update.error is not None:
                         code = ExitCode.STORE if update.state == "away" else ExitCode.UNEXPECTED
     except asyncio.CancelledError:
+        if once:
+            # for cron, what was cut short is no look
+            note("interrupted")
+            return ExitCode.INTERRUPTED
         note("stopped; another watcher takes over")
     return code
 

@@ -84,7 +84,8 @@ class AlertOutbox(Managed):
     ) -> None:
         """Call, or await, this function with each alert, when alerts are delivered: at least once in all processes
         that use the same `name`, and of these `kinds` and from this severity on. One that raises, or takes longer
-        than 30 s, is called again later.
+        than 30 s, is called again later. A plain function runs on the event loop and must not wait: while it does
+        nothing else goes on; make it a coroutine function, with `asyncio.to_thread` around what waits.
 
         Raises `InvalidInputError` for a name, kinds and a severity that there are none of.
         """

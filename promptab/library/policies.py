@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from promptab.alerts.channel import AlertSettings, read_alerts
 from promptab.checks import check_mapping, check_name
 from promptab.criteria import AbTesting, Criteria, read_ab_testing, read_criteria
 from promptab.errors import InvalidInputError, PromptFileError
+from promptab.library.located import JsonPath, LocatedJson
 from promptab.library.yaml_text import parse_yaml
 
 _KEYS = ("policies", "ab_testing", "alerts")
@@ -38,7 +40,7 @@ def read_policy_file(text: str, *, path: str = "promptab.yaml") -> PolicyFile:
         return PolicyFile()
 
     def refused_at(*at: str) -> AbstractContextManager[None]:
-        return _with_line(path, located.line(at))
+        return _with_line(path, located, at)
 
     with refused_at():
         document = check_mapping("promptab.yaml", located.value)
@@ -73,8 +75,19 @@ def _untold(ab_testing: AbTesting | None) -> frozenset[AlertKind]:
 
 
 @contextmanager
-def _with_line(path: str, line: int | None) -> Iterator[None]:
+def _with_line(path: str, located: LocatedJson, at: JsonPath) -> Iterator[None]:
     try:
         yield
     except InvalidInputError as error:
-        raise PromptFileError(path, str(error), line=line) from None
+        raise PromptFileError(path, str(error), line=_line_of(located, at, error)) from None
+
+
+def _line_of(located: LocatedJson, at: JsonPath, error: InvalidInputError) -> int | None:
+    """Return the line of what the error names, as far as that is one place below `at`."""
+    names = re.split(r"[.\[\]]+", error.field)
+    # of an unknown key or name the value is what stands there
+    for name in (*names, error.value):
+        below = [part for part in located.lines if part[: len(at)] == at != part and part[-1] == name]
+        if len(below) == 1:
+            at = below[0]
+    return located.line(at)
