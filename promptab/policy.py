@@ -33,7 +33,7 @@ class RampStep(Declared):
     traffic: Number
     """The share of all units that are in the experiment, above 0 and at most 1. Weights stay as they are, so at
     50/50 half of them meet the candidate."""
-    minimum_units: Count = 0
+    minimum_units: Count = 100
     """Units of each variant, control included, that have to be exposed during this step before the next."""
     minimum_hours: Number = 0.0
     """Hours that this step lasts at least."""

@@ -300,3 +300,14 @@ def test_doctor_exits_with_8_when_something_is_wrong(shell: Shell) -> None:
 def test_doctor_makes_no_store_where_there_is_none(shell: Shell) -> None:
     assert shell.run("doctor").code == 3
     assert list(shell.folder.iterdir()) == []
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "promptab", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == f"promptab {promptab.__version__}\n"

@@ -40,9 +40,14 @@ ELSEWHERE = frozenset(
         "approve",
         "override",
         "watch",
+        "experiment rebalance",
+        "alerts deliver",
+        "alerts retry",
     }
 )
-"""Commands whose examples need other files, a model, a policy or many units, and are run by their own tests."""
+"""Commands whose examples need other files, a model, a policy, a bandit, alerts or many units: their own tests run
+them.
+"""
 
 
 def helps() -> dict[str, str]:

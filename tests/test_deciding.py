@@ -453,3 +453,15 @@ def test_units_that_were_exposed_before_a_step_are_never_less_than_none_of_it() 
     found = decided(EQUAL, said, state=state)
     assert found.action == "continue"
     assert "has 0 of 50 units" in found.sentence
+
+
+def test_a_ramp_that_says_no_more_than_its_traffic_does_not_grow_before_a_hundred_units_were_exposed() -> (
+    None
+):
+    said = policy(ramp=[0.1, 1.0])
+    few = decided({"success_rate": {"a": {0: rate(70, 100)}, "b": {0: rate(70, 99)}}}, said)
+    assert (few.action, few.rule) == ("continue", "undecided")
+    assert "99 of 100 units" in few.sentence
+    assert (
+        decided({"success_rate": {"a": {0: rate(70, 100)}, "b": {0: rate(70, 100)}}}, said).action == "ramp"
+    )

@@ -60,6 +60,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"lab", "sync", "copying", "doctor", "report"}),
     frozenset({"demo"}),
     frozenset({"cli", "server", "testing", "integrations"}),
+    frozenset({"__main__"}),
 )
 """From the ground up; names are those of the modules and packages directly in promptab/."""
 

@@ -422,7 +422,7 @@ async def test_what_an_experiment_has_lasted_counts_from_its_schedule(lab: Lab, 
     policy = {
         "longest_hours": 14 * 24,
         "shortest_hours": 24,
-        "ramp": [{"traffic": 0.5, "minimum_hours": 24}, 1.0],
+        "ramp": [{"traffic": 0.5, "minimum_hours": 24, "minimum_units": 0}, 1.0],
     }
     scene = await staged(lab, policy, starts_at=begins)
     assert (await decided(lab, "support_reply")).status == "noted"

@@ -160,7 +160,7 @@ def create(
 
     $ promptab experiment create system/greeting --variant 1.0.0=1 --variant 1.1.0=1
     $ promptab experiment create trial --prompt system/greeting --draft --variant 1.0.0 --shadow new:1.1.0=0.1
-    $ promptab experiment create system/greeting --variant 1.0.0 --variant 1.1.0 --bandit thompson --uniform 0.1
+    $ promptab experiment create tone --prompt system/greeting --draft --variant 1.0.0 --variant 1.1.0 --bandit thompson
     $ promptab experiment create top-k --draft --variant a --variant b --config 'a={"k": 3}' --config 'b={"k": 8}'
     """
     now = datetime.now(UTC)
