@@ -10,6 +10,7 @@ from promptab.alerting import raise_applied
 from promptab.allocation import normalise
 from promptab.analysis.result import AnalysisResult
 from promptab.decision_keeping import moved_since, supersede
+from promptab.decisions.deciding import grounds_of_pause
 from promptab.decisions.decision import Action, Decision
 from promptab.decisions.stored import RolloutProgress, StoredDecision
 from promptab.errors import NotFoundError, StateError
@@ -256,7 +257,13 @@ async def _is_in_use(act: _Act, version: PromptVersion) -> bool:
 
 
 async def _pause(act: _Act) -> _Done:
-    await with_status(act.tx, act.experiment, ExperimentStatus.PAUSED, now=act.now)
+    progress, known = await act.progress(), act.decision.inputs
+    if known is not None:
+        analysis = AnalysisResult.model_validate(known.analysis)
+        grounds = grounds_of_pause(analysis, act.decision.rule)
+        told = dict.fromkeys((*progress.paused_for, *grounds))
+        progress = progress.model_copy(update={"paused_for": tuple(told)})
+    await with_status(act.tx, act.experiment, ExperimentStatus.PAUSED, now=act.now, progress=progress)
     return await act.done("The experiment is paused")
 
 

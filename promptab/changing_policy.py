@@ -64,6 +64,7 @@ async def _on_running(
             update["traffic_history"] = (*current.traffic_history, (occasion.at, traffic))
         progress = await at_step(tx, changed.model_copy(update=update), step, now=occasion.at)
     changed = changed.model_copy(update=update)
+    progress = progress.model_copy(update={"paused_for": ()})
     if await tx.retention.pruned_before(changed.experiment_id) is not None:
         _check_metrics(current, changed)
     return await moved(tx, changed, progress)

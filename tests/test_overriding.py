@@ -195,3 +195,38 @@ async def test_what_waits_for_a_person_outlasts_the_steps_of_a_bandit(lab: Lab) 
     assert (await lab.rebalance("support_reply")).changed
     assert (await lab.approve("support_reply")).status == "applied"
     assert await scene.live() == CANDIDATE
+
+
+@pytest.mark.parametrize("by", ["override", "resume"])
+async def test_who_lets_a_paused_experiment_go_on_has_the_last_word_on_what_it_was_paused_for(
+    lab: Lab, by: str
+) -> None:
+    guards = ["success_rate >= 0.5", "success_rate >= control - 5%"]
+    scene = await staged(lab, {"guardrails": guards, "on_failed_guardrail": "pause"})
+    await scene.record({CONTROL: 0.9, CANDIDATE: 0.6})
+    paused = await lab.apply(await lab.decide("support_reply"))
+    assert (paused.decision.action, (await scene.now()).status) == ("pause", ExperimentStatus.PAUSED)
+    if by == "override":
+        await lab.override("support_reply", "continue", reason="known, and being worked on")
+    else:
+        await lab.experiments.resume("support_reply")
+    again = await lab.decide("support_reply")
+    assert (again.decision.action, again.status) != ("pause", "pending")
+    assert (await scene.now()).status == ExperimentStatus.RUNNING
+    # what else fails pauses it as before
+    await scene.record({CONTROL: 0.9, CANDIDATE: 0.05}, prefix="later")
+    other = await lab.apply(await lab.decide("support_reply"))
+    assert (other.decision.action, other.status) == ("pause", "applied")
+    assert "success_rate >= 0.5" in other.decision.sentence
+    assert "success_rate >= control - 5%" not in other.decision.sentence
+
+
+async def test_another_policy_pauses_again_for_what_the_old_one_was_paused_for(lab: Lab) -> None:
+    said = {"guardrails": ["success_rate >= 0.8"], "on_failed_guardrail": "pause"}
+    scene = await staged(lab, said)
+    await scene.record({CONTROL: 0.9, CANDIDATE: 0.6})
+    await lab.apply(await lab.decide("support_reply"))
+    await lab.override("support_reply", "continue", reason="known")
+    await lab.experiments.set_policy("support_reply", said | {"alpha": 0.04})
+    await scene.record({CONTROL: 0.9, CANDIDATE: 0.6}, prefix="later")
+    assert (await lab.decide("support_reply")).decision.action == "pause"

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from promptab.analysis.result import AnalysisResult, Check, GuardReading, MetricAnalysis, VariantDifference
 from promptab.analysis.winning import winner_of
 from promptab.checks import check_time
+from promptab.decisions.checking import check_inputs
 from promptab.decisions.decision import Action, Consent, Decision, DecisionInputs, DecisionState, Rule
 from promptab.decisions.guard import GUARD
-from promptab.errors import InvalidInputError
 from promptab.policy import OnWin, Policy
 
 _MISMATCHES = frozenset({"sample_ratio", "missing_outcomes"})
@@ -34,7 +34,7 @@ def decide(analysis: AnalysisResult, policy: Policy, now: datetime, state: Decis
     fit.
     """
     moment = check_time("now", now)
-    _check(analysis, policy, moment, state)
+    check_inputs(analysis, policy, moment, state)
     case = _Case(analysis, policy, moment, state)
     found = next(found for rule in _RULES if (found := rule(case)) is not None)
     return Decision(
@@ -72,6 +72,17 @@ def redecide(document: DecisionInputs | Mapping[str, Any]) -> Decision:
         return redecide_guard(inputs)
     analysis = AnalysisResult.model_validate(inputs.analysis)
     return decide(analysis, Policy.model_validate(inputs.policy), inputs.now, inputs.state)
+
+
+def grounds_of_pause(analysis: AnalysisResult, rule: Rule) -> list[str]:
+    """Return the name of everything in an analysis that an experiment is paused for by this rule."""
+    if rule == "guardrail":
+        return [_ground(guard) for guard in analysis.guards if guard.verdict == "fail"]
+    return [check.name for check in analysis.checks if check.name in _MISMATCHES and not check.passed]
+
+
+def _ground(guard: GuardReading) -> str:
+    return f"{guard.variant}: {guard.guardrail}"
 
 
 class _Found(NamedTuple):
@@ -135,11 +146,15 @@ class _Case(NamedTuple):
     def mismatches(self) -> list[Check]:
         return self.failed_checks(*_MISMATCHES)
 
+    def pauses_for(self, ground: str) -> bool:
+        """Whether this is anything to pause for: not what somebody has let it go on in spite of."""
+        return self.is_over or not (self.state.paused or ground in self.state.paused_for)
+
 
 def _mismatch(case: _Case) -> _Found | None:
     """The validity gate. Where a mismatch is only told, guardrails go on being watched."""
-    failed = case.mismatches
-    if not failed or case.policy.on_mismatch == "notify" or (case.state.paused and not case.is_over):
+    failed = [check for check in case.mismatches if case.pauses_for(check.name)]
+    if not failed or case.policy.on_mismatch == "notify":
         return None
     told = "; ".join(check.detail for check in failed)
     numbers = {f"{check.name}_p_value": check.p_value for check in failed}
@@ -149,9 +164,13 @@ def _mismatch(case: _Case) -> _Found | None:
 
 
 def _failed_guardrail(case: _Case) -> _Found | None:
-    failed = [guard for guard in case.guards if guard.verdict == "fail"]
     pauses = case.policy.on_failed_guardrail == "pause"
-    if not failed or (pauses and case.state.paused and not case.is_over):
+    failed = [
+        guard
+        for guard in case.guards
+        if guard.verdict == "fail" and not (pauses and not case.pauses_for(_ground(guard)))
+    ]
+    if not failed:
         return None
     worst = min(failed, key=lambda guard: (guard.p_value or 0.0) / guard.alpha)
     numbers: dict[str, float | int | None] = {
@@ -373,33 +392,3 @@ def _over(case: _Case) -> str:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _check(analysis: AnalysisResult, policy: Policy, now: datetime, state: DecisionState) -> None:
-    if analysis.method != "sequential":
-        remedy = "only a sequential analysis may be acted on at every look"
-        raise InvalidInputError("analysis.method", analysis.method, "sequential", remedy)
-    if policy.primary_metric not in {None, analysis.primary_metric}:
-        bound = f"what was analysed, {analysis.primary_metric}"
-        raise InvalidInputError("policy.primary_metric", policy.primary_metric, bound)
-    planned = "settle the plan with policy.planned(plan) before the start"
-    if not math.isclose(analysis.confidence, 1.0 - policy.alpha):
-        raise InvalidInputError(
-            "analysis.confidence", analysis.confidence, f"{1.0 - policy.alpha:g}", planned
-        )
-    read = {guard.guardrail for guard in analysis.guards}
-    # guardrails are read of what may be promoted: beside shadows alone there is nothing of the kind
-    for guardrail in policy.guardrails if len(analysis.units) > 1 else ():
-        if guardrail.text not in read:
-            bound = f"among those that were read ({', '.join(sorted(read)) or 'none'})"
-            raise InvalidInputError(
-                "policy.guardrails", guardrail.text, bound, "use analyze(..., policy=policy)"
-            )
-    if now < state.started_at:
-        raise InvalidInputError(
-            "now", now.isoformat(), f"at or after the start, {state.started_at.isoformat()}"
-        )
-    if policy.ramp and not 0 <= state.step < len(policy.ramp):
-        raise InvalidInputError("state.step", state.step, f"a step of the ramp, 0 to {len(policy.ramp) - 1}")
-    if unknown := [key for key in state.withdrawn if key not in analysis.units]:
-        raise InvalidInputError("state.withdrawn", unknown[0], f"one of {', '.join(analysis.units)}")

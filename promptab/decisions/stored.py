@@ -39,6 +39,8 @@ class RolloutProgress(Record):
     """Units by variant that had been exposed when the step began, of those that are read."""
     withdrawn: tuple[str, ...] = ()
     """Variants that have been rolled back or evicted."""
+    paused_for: tuple[str, ...] = ()
+    """What it has been paused for by itself; it is not paused for the same again."""
 
     def decision_state(self, experiment: PromptExperiment, now: datetime) -> DecisionState:
         """Return the state that a decision on this experiment is made from at `now`. It has started.
@@ -55,6 +57,7 @@ class RolloutProgress(Record):
             step_since=None if self.step_since is None else max(self.step_since, began),
             step_units=self.step_units,
             withdrawn=self.withdrawn,
+            paused_for=self.paused_for,
             paused=experiment.status == ExperimentStatus.PAUSED,
             off_schedule=experiment.has_ended(now - timedelta(hours=experiment.plan.window_hours or 0.0)),
         )

@@ -45,5 +45,6 @@ rollouts = Table(
     Column("step_since", Instant),
     Column("step_units", Document, nullable=False, comment="exposed by variant when the step began"),
     Column("withdrawn", Document, nullable=False, comment="keys of the variants that were rolled back"),
+    Column("paused_for", Document, nullable=False, comment="for what it is not paused again"),
     comment="How far decisions and people have brought each experiment.",
 )

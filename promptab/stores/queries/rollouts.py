@@ -31,6 +31,7 @@ class RolloutQueries:
             **moved.model_dump(),
             "step_units": dict(moved.step_units),
             "withdrawn": list(moved.withdrawn),
+            "paused_for": list(moved.paused_for),
         }
         change = update(rollouts).where(rollouts.c.experiment_id == experiment_id).values(**values)
         if not (await self._connection.execute(change)).rowcount:

@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.Column(
             "withdrawn", sa.JSON(), nullable=False, comment="keys of the variants that were rolled back"
         ),
+        sa.Column("paused_for", sa.JSON(), nullable=False, comment="for what it is not paused again"),
         sa.ForeignKeyConstraint(
             ["experiment_id"],
             ["promptab_experiments.experiment_id"],
