@@ -171,7 +171,11 @@ class ABTestManager(Assigning):
                 return await started(tx, experiment, now)
             return experiment
 
-        return await (await self._store()).write(work)
+        store = await self._store()
+        if status == ExperimentStatus.RUNNING:
+            # caps are frozen from what came before, and some of that may be queued
+            await store.flush()
+        return await store.write(work)
 
     async def get_experiment(self, experiment: str) -> PromptExperiment | None:
         """Return the experiment with this id or name (the live one of that name, else the newest), or None."""
@@ -221,7 +225,10 @@ class ABTestManager(Assigning):
             current = await reread(tx, found)
             return await with_status(tx, current, status, now=now, winner=winner)
 
-        return await (await self._store()).write(work)
+        store = await self._store()
+        if status == ExperimentStatus.RUNNING:
+            await store.flush()
+        return await store.write(work)
 
     async def start(self, experiment: str) -> PromptExperiment:
         """Start a draft; a name means the draft of that name, where there is one."""

@@ -312,3 +312,19 @@ async def test_delete_takes_the_assignments_along_and_leaves_the_events(lab: Lab
     assert served is not None
     assert (await lab.metrics.get_metrics(served.version_id)).total_events == 1
     assert await lab.versions.delete_version(version.version_id) is True
+
+
+async def test_a_cap_is_frozen_from_what_was_recorded_before_the_start_also_where_that_is_queued(
+    lab: Lab,
+) -> None:
+    first = await lab.versions.create_version("reply", "system", "x")
+    await lab.versions.create_version("reply", "system", "y")
+    for cost in range(1, 101):
+        assert lab.metrics.record_nowait(first.version_id, True, cost=float(cost))
+    begun = await lab.experiments.create_experiment(
+        "reply",
+        "system",
+        [PromptVariant("1.0.0"), PromptVariant("1.0.1")],
+        plan={"metrics": [{"name": "capped", "measure": "cost", "cap_percentile": 0.9}]},
+    )
+    assert begun.plan.metrics[0].cap == pytest.approx(90.0, abs=1.0)

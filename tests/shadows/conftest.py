@@ -98,7 +98,8 @@ async def experiment_with_shadow(
     )
     variants = [PromptVariant(number) for number in numbers]
     shadow = PromptVariant("2.0.0", key="candidate", shadow=share)
-    return await lab.experiments.create_experiment("reply", "system", [*variants, shadow], **options)
+    given = {"salt": "shadow", **options}
+    return await lab.experiments.create_experiment("reply", "system", [*variants, shadow], **given)
 
 
 async def shadow_events(lab: Lab) -> list[MetricEvent]:
