@@ -136,7 +136,7 @@ def test_a_guardrail_says_how_much_worse_is_tolerated() -> None:
         ({"label": "a\x00b"}, "metrics[turns].label", "control"),
         ({"smallest_effect": "much"}, "MetricDefinition.smallest_effect", "valid number"),
         ({"smallest_effect": True}, "MetricDefinition.smallest_effect", "valid number"),
-        ({"unit": "calls"}, "MetricDefinition.unit", "not permitted"),
+        ({"unit": "calls"}, "MetricDefinition.unit", "is not known: MetricDefinition has name, kind"),
     ],
     ids=str,
 )
