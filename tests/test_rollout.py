@@ -463,3 +463,16 @@ async def test_superseded_decisions_that_wait_for_a_person_are_thinned_out_too(
     newest, *old = await lab.decisions("support_reply")
     assert (newest, latest.status) == (latest, "by_hand")
     assert len(old) in {4, 5}
+
+
+async def test_a_variant_that_gets_no_new_units_holds_no_ramp_up(lab: Lab) -> None:
+    policy = {"ramp": [{"traffic": 0.5, "minimum_units": 10}, 1.0]}
+    scene = await staged(lab, policy, keys=(CONTROL, CANDIDATE, OTHER))
+    await lab.experiments.update_weights("support_reply", {CONTROL: 1, CANDIDATE: 1, OTHER: 0})
+    await scene.record(EQUAL, units=9)
+    assert "9 of 10 units" in (await lab.decide("support_reply")).decision.sentence
+    await scene.record(EQUAL, units=1, prefix="last")
+    assert (await lab.decide("support_reply")).decision.action == "ramp"
+    # of which none gets any, the ramp goes nowhere
+    await lab.experiments.update_weights("support_reply", {CONTROL: 1, CANDIDATE: 0, OTHER: 0})
+    assert (await lab.decide("support_reply")).decision.action == "continue"

@@ -359,9 +359,10 @@ def _step_lacks(case: _Case) -> str | None:
 
 
 def _step_units(case: _Case) -> int:
-    """Return the fewest units that a variant had exposed since the step began."""
-    before = case.state.step_units
-    keys = [case.analysis.control, *case.candidates]
+    """Return the fewest units that a variant which gets new ones had exposed since the step began."""
+    before, resting = case.state.step_units, case.state.resting
+    served = [key for key in case.candidates if key not in resting] or case.candidates
+    keys = [*served, *({case.analysis.control} - {*resting})]
     # with a measurement window units are counted later than they were exposed
     return max(0, min(case.analysis.units[key] - before.get(key, 0) for key in keys))
 

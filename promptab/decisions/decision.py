@@ -58,6 +58,8 @@ class DecisionState(Record):
     """Exposed units by variant when the step began; none where left out."""
     withdrawn: tuple[str, ...] = ()
     """Variants that have been rolled back or evicted."""
+    resting: tuple[str, ...] = ()
+    """Variants with weight zero: they keep their units and get no new ones."""
     paused_for: tuple[str, ...] = ()
     """What it has been paused for, as `grounds_of_pause` names it. Whoever let it go on knew: never for that again."""
     paused: bool = False

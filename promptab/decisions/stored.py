@@ -57,6 +57,7 @@ class RolloutProgress(Record):
             step_since=None if self.step_since is None else max(self.step_since, began),
             step_units=self.step_units,
             withdrawn=self.withdrawn,
+            resting=tuple(key for key, share in experiment.traffic_split.items() if not share),
             paused_for=self.paused_for,
             paused=experiment.status == ExperimentStatus.PAUSED,
             off_schedule=experiment.has_ended(now - timedelta(hours=experiment.plan.window_hours or 0.0)),
