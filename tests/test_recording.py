@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import sqlite3
@@ -125,6 +126,19 @@ async def test_a_unit_that_was_shown_what_its_hash_does_not_give_has_to_be_await
     await lab.store.snapshot()
     assert lab.metrics.record_nowait(V1, experiment_id=experiment_id, variant=other, user_id="ada") is True
     assert [event.flagged for event in await all_of(lab)] == [True, True]
+
+
+async def test_many_such_units_at_once_are_noted_in_one_transaction(lab: Lab, experiment_id: str) -> None:
+    before = (await lab.store.snapshot()).revision
+    for variant in ("a", "b"):
+        await asyncio.gather(
+            *(
+                lab.metrics.record_event(V1, experiment_id=experiment_id, variant=variant, user_id=unit)
+                for unit in range(200)
+            )
+        )
+    assert (await lab.store.snapshot()).revision == before + 1
+    assert len(await all_of(lab)) == 400
 
 
 async def test_managers_of_the_default_store_record_in_passing_once_it_is_open(

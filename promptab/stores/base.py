@@ -21,7 +21,7 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
@@ -133,6 +133,12 @@ class Store(Protocol):
 
         Such a write may fold every event whose recording had returned before it was called, unless somebody has been
         holding a number before it for long; a shown one may find fewer.
+        """
+
+    async def write_once(self, key: Hashable, work: Work[None]) -> None:
+        """Run the work as `write` does; whoever asks under the same key meanwhile shares the one transaction.
+
+        For work that many are about to do at the same moment and that is done when one of them has.
         """
 
     async def snapshot(self) -> Snapshot:

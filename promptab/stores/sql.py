@@ -10,7 +10,7 @@ import asyncio
 import logging
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -98,6 +98,7 @@ class SqlStore(ABC):
         """What is still to be done before the database is used, where it could not be reached on opening."""
         self._arriving = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
+        self._writing_once: dict[Hashable, asyncio.Task[None]] = {}
         self._closing: asyncio.Task[None] | None = None
         self._at_end: weakref.finalize[..., Any] = weakref.finalize(
             self, report_lost, self._queue.backlog, url
@@ -132,6 +133,14 @@ class SqlStore(ABC):
 
     async def write(self, work: Work[T], *, shown: bool = True) -> T:
         return await self._to_its_end(self._transact(work, writes=True, shown=shown))
+
+    async def write_once(self, key: Hashable, work: Work[None]) -> None:
+        writing = self._writing_once.get(key)
+        if writing is None:
+            writing = self._begin_transaction(self._transact(work, writes=True))
+            self._writing_once[key] = writing
+            writing.add_done_callback(lambda _: self._writing_once.pop(key, None))
+        await asyncio.shield(writing)
 
     async def snapshot(self) -> Snapshot:
         return await self._served.get()
@@ -240,6 +249,7 @@ class SqlStore(ABC):
         self._served.after_fork_in_child()
         self._arriving = asyncio.Lock()
         self._running = set()
+        self._writing_once = {}
         self._closing = None
 
     async def _changed_exposure(self, work: Work[Exposure]) -> Exposure:
@@ -331,6 +341,9 @@ class SqlStore(ABC):
         """Await it so that a cancelled caller leaves at once, and the transaction still commits or rolls
         back.
         """
+        return await asyncio.shield(self._begin_transaction(transaction))
+
+    def _begin_transaction(self, transaction: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         if self._closing is not None:
             transaction.close()
             raise self._served.closed_error()
@@ -339,7 +352,7 @@ class SqlStore(ABC):
         )
         self._running.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        return task
 
     async def _after_arrival(self, transaction: Coroutine[Any, Any, T]) -> T:
         try:

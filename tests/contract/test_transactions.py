@@ -141,6 +141,34 @@ async def test_a_cancelled_write_still_takes_effect_whole(store: Store) -> None:
     assert sorted(version.version for version in await all_versions(store)) == ["1.0.0", "2.0.0"]
 
 
+async def test_those_who_ask_for_the_same_write_at_the_same_time_share_one(store: Store) -> None:
+    done: list[str] = []
+
+    async def work(tx: Transaction) -> None:
+        await tx.versions.insert(a_version(version=f"{len(done) + 1}.0.0"))
+        done.append("work")
+
+    asking = [asyncio.create_task(store.write_once("same", work)) for _ in range(20)]
+    await asyncio.sleep(0)
+    asking[0].cancel()  # who began it leaves; the others get what it does
+    ended = await asyncio.gather(*asking, store.write_once("other", work), return_exceptions=True)
+    assert [type(end) for end in ended] == [asyncio.CancelledError, *[type(None)] * 20]
+    assert len(done) == 2
+    await store.write_once("same", work)
+    assert len(await all_versions(store)) == 3
+
+
+async def test_all_who_share_a_write_learn_that_it_failed_and_the_next_begins_anew(store: Store) -> None:
+    async def refuse(_: Transaction) -> None:
+        raise RefusedError
+
+    ended = await asyncio.gather(
+        *(store.write_once("same", refuse) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(end) for end in ended] == [RefusedError] * 3
+    await store.write_once("same", _nothing)
+
+
 async def test_what_a_cancelled_write_did_is_in_the_snapshot(store: Store) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
     version = a_version()
@@ -290,11 +318,12 @@ async def test_close_writes_what_is_queued(lasting_url: str) -> None:
     [
         lambda store: store.read(_nothing),
         lambda store: store.write(_nothing),
+        lambda store: store.write_once("it", _nothing),
         lambda store: store.record(an_event()),
         lambda store: store.keep(an_exposure(an_experiment())),
         lambda store: store.snapshot(),
     ],
-    ids=["read", "write", "record", "keep", "snapshot"],
+    ids=["read", "write", "write_once", "record", "keep", "snapshot"],
 )
 async def test_a_closed_store_is_unavailable(
     store: Store, call: Callable[[Store], Awaitable[object]]
