@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 
 from promptab import StoreError, StoreUnavailableError, StoreVersionError
 from promptab.stores import schema
-from promptab.stores.migrating import HEAD, VERSION_TABLE
+from promptab.stores.migrating import HEAD, VERSION_TABLE, upgrade
 from promptab.stores.opening import open_store
 
 MIGRATIONS = Path(schema.__file__).parent / "migrations" / "versions"
@@ -60,26 +61,60 @@ def by_name(constraints: list[Any]) -> list[str]:
     return sorted(json.dumps(constraint, default=str, sort_keys=True) for constraint in constraints)
 
 
-async def test_migrations_build_the_same_tables_as_the_schema(tmp_path: Path) -> None:
-    await make(tmp_path / "migrated.db")
-    migrated = sa.create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
-    declared = sa.create_engine(f"sqlite:///{tmp_path / 'declared.db'}")
-    schema.metadata.create_all(declared)
-    by_steps, at_once = described(migrated), described(declared)
-    assert by_steps.pop(VERSION_TABLE)["primary key"]["constrained_columns"] == ["version_num"]
-    assert set(at_once) == set(schema.metadata.tables)
-    assert by_steps == at_once
-    migrated.dispose()
-    declared.dispose()
+@pytest.fixture
+def migrated(tmp_path: Path) -> Path:
+    """A file that has taken every migration, one after the other."""
+    path = tmp_path / "migrated.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        upgrade(connection)
+    engine.dispose()
+    return path
 
 
-async def test_migrations_write_the_same_tables_word_for_word(tmp_path: Path) -> None:
+async def test_migrations_build_the_same_tables_as_a_new_store_has(tmp_path: Path, migrated: Path) -> None:
+    await make(tmp_path / "new.db")
+    by_steps, at_once = (sa.create_engine(f"sqlite:///{path}") for path in (migrated, tmp_path / "new.db"))
+    tables = described(at_once)
+    assert set(tables) == {*schema.metadata.tables, VERSION_TABLE}
+    assert described(by_steps) == tables
+    assert rows(by_steps) == rows(at_once)
+    by_steps.dispose()
+    at_once.dispose()
+
+
+def rows(database: sa.Engine) -> dict[str, list[Any]]:
+    """Return what is in every table but the one that names the store."""
+    with database.connect() as connection:
+        return {
+            name: sorted(connection.execute(sa.text(f"SELECT * FROM {name}")).all())
+            for name in sa.inspect(connection).get_table_names()
+            if name != schema.store.name
+        }
+
+
+async def test_migrations_write_the_same_tables_word_for_word(tmp_path: Path, migrated: Path) -> None:
     """What inspection does not show (collations, AUTOINCREMENT, ON DELETE) is in the statements themselves."""
-    await make(tmp_path / "migrated.db")
-    declared = sa.create_engine(f"sqlite:///{tmp_path / 'declared.db'}")
-    schema.metadata.create_all(declared)
-    declared.dispose()
-    assert statements(tmp_path / "migrated.db") == statements(tmp_path / "declared.db")
+    await make(tmp_path / "new.db")
+    assert statements(migrated) == statements(tmp_path / "new.db")
+
+
+@pytest.mark.parametrize("number", range(1, int(HEAD)))
+async def test_an_old_store_is_brought_up_to_date_and_stays_itself(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "old.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        upgrade(connection, f"{number:04}")
+        named = {"store_id": "of old", "revision": 7, "created_at": datetime.now(UTC)}
+        connection.execute(sa.insert(schema.store), named)
+    engine.dispose()
+    assert await make(path) == "of old"
+    await make(tmp_path / "new.db")
+    assert statements(path) == statements(tmp_path / "new.db")
+    database = sqlite3.connect(path)
+    assert database.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall() == [(HEAD,)]
+    assert database.execute("SELECT store_id, revision FROM promptab_store").fetchall() == [("of old", 7)]
+    database.close()
 
 
 def statements(path: Path) -> dict[str, list[str]]:
@@ -88,8 +123,7 @@ def statements(path: Path) -> dict[str, list[str]]:
     """
     connection = sqlite3.connect(path)
     rows = connection.execute(
-        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('sqlite_sequence', ?)",
-        (VERSION_TABLE,),
+        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'sqlite_sequence'"
     ).fetchall()
     connection.close()
     return {name: sorted(parts(" ".join(sql.split()))) for name, sql in rows}
@@ -129,7 +163,7 @@ async def test_a_new_database_is_in_wal_mode(tmp_path: Path) -> None:
     connection.close()
 
 
-async def test_opening_an_up_to_date_database_does_not_load_alembic(tmp_path: Path) -> None:
+async def test_opening_a_new_or_an_up_to_date_database_does_not_load_alembic(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys, promptab\n"
         "async def main():\n"
@@ -144,7 +178,7 @@ async def test_opening_an_up_to_date_database_does_not_load_alembic(tmp_path: Pa
         ).stdout
         for _ in range(2)
     ]
-    assert answers == ["True\n", "False\n"]
+    assert answers == ["False\n", "False\n"]
 
 
 async def test_a_newer_database_is_refused_and_its_bytes_stay(tmp_path: Path) -> None:

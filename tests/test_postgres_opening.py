@@ -25,7 +25,7 @@ from promptab import (
     StoreVersionError,
 )
 from promptab.stores import schema
-from promptab.stores.migrating import HEAD, VERSION_TABLE
+from promptab.stores.migrating import HEAD, VERSION_TABLE, upgrade
 from promptab.stores.opening import open_store, shown_location
 from tests.command_line import Shell
 from tests.postgres import Databases, fetched
@@ -191,19 +191,18 @@ async def test_a_newer_database_is_refused(postgres_url: str) -> None:
         await open_store(postgres_url)
 
 
-async def test_migrations_build_the_same_tables_as_the_schema(postgres_url: str, empty_url: str) -> None:
+async def test_migrations_build_the_same_tables_as_a_new_store_has(postgres_url: str, empty_url: str) -> None:
     found = []
     for url in (postgres_url, empty_url):
         engine = create_async_engine("postgresql+asyncpg://", async_creator=partial(asyncpg.connect, url))
         async with engine.begin() as connection:
             if url == empty_url:
-                await connection.run_sync(schema.metadata.create_all)
+                await connection.run_sync(upgrade)
             found.append(await connection.run_sync(described))
         await engine.dispose()
-    migrated, declared = found
-    assert migrated.pop(VERSION_TABLE)
-    assert set(declared) == set(schema.metadata.tables)
-    assert migrated == declared
+    new, migrated = found
+    assert set(new) == {*schema.metadata.tables, VERSION_TABLE}
+    assert migrated == new
 
 
 @pytest.mark.parametrize("processes", [2, 8])

@@ -1,7 +1,8 @@
 """Which schema a database has, and bringing an old one up to date.
 
-An up-to-date database is recognised by one query, without loading Alembic. One that was made by a newer
-promptab, or by another application, is refused and left as it was.
+An up-to-date database is recognised by one query. A new one is made whole from the declared tables, and only an
+old one takes the migrations and loads Alembic for them; tests hold the two ways against each other. A database that
+was made by a newer promptab, or by another application, is refused and left as it was.
 """
 
 from __future__ import annotations
@@ -11,7 +12,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Inspector, column, func, insert, inspect, select, table
+from sqlalchemy import (
+    Column,
+    Connection,
+    Inspector,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    func,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 
 from promptab.errors import StoreVersionError
@@ -26,7 +39,13 @@ _LOCK = 0x70726F6D70746162
 """Whoever migrates a PostgreSQL database holds this advisory lock: "promptab" in ASCII."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_current = table(VERSION_TABLE, column("version_num"))
+_version = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
+"""Alembic's own table, as Alembic makes it."""
 
 
 class Identity(NamedTuple):
@@ -44,7 +63,7 @@ def identify(connection: Connection) -> Identity | None:
             row = connection.execute(
                 select(
                     schema.store.c.store_id,
-                    select(_current.c.version_num).scalar_subquery().label("migration"),
+                    select(_version.c.version_num).scalar_subquery().label("migration"),
                 )
             ).one_or_none()
     except DBAPIError as error:
@@ -73,17 +92,25 @@ def migrate(connection: Connection, *, now: datetime) -> Identity:
     present = identify(connection)
     if present is not None and present.migration == HEAD:
         return present
-    _upgrade(connection)
     if present is None:
+        identity = Identity(str(uuid.uuid4()), HEAD)
+        _make(connection)
         connection.execute(
-            insert(schema.store).values(store_id=str(uuid.uuid4()), revision=0, created_at=now)
+            insert(schema.store).values(store_id=identity.store_id, revision=0, created_at=now)
         )
-    identity = identify(connection)
-    assert identity is not None  # noqa: S101 - the row was written in this very transaction
-    return identity
+        return identity
+    upgrade(connection)
+    return present._replace(migration=HEAD)
 
 
-def _upgrade(connection: Connection) -> None:
+def _make(connection: Connection) -> None:
+    schema.metadata.create_all(connection, checkfirst=False)
+    _version.create(connection)
+    connection.execute(insert(_version).values(version_num=HEAD))
+
+
+def upgrade(connection: Connection, to: str = "head") -> None:
+    """Take the migrations that the database has not had, in the transaction of this connection."""
     # Alembic takes as long to import as everything else together, and most openings do not need it
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -91,7 +118,7 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def _refuse_foreign(connection: Connection) -> None:

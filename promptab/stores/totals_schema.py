@@ -5,7 +5,7 @@ A part of the one schema, `promptab.stores.schema`.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, String, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Float, String, Table, Text, event, insert
 
 from promptab.stats.metric import MEASURES
 from promptab.stores.schema import Bytewise, Instant, Sequence, metadata
@@ -22,6 +22,13 @@ total_watermarks = Table(
     Column("watermark", BigInteger, nullable=False, comment="the last event that is in these totals"),
     comment="How far all events have been added up. Both rows are there from the beginning.",
 )
+
+
+@event.listens_for(total_watermarks, "after_create")
+def _begin_at_the_first_event(_target: Table, connection: Connection, **_options: object) -> None:
+    rows = [{"kind": kind, "watermark": 0} for kind in ("versions", "units")]
+    connection.execute(insert(total_watermarks), rows)
+
 
 version_hours = Table(
     "promptab_version_hours",
