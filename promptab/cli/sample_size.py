@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from promptab.analysis import wording
-from promptab.analysis.planned import MetricHistory, PlannedTest, SampleSizePlan
 from promptab.checks import check_number
 from promptab.cli.options import JsonOption, UrlOption
-from promptab.cli.output import emit, facts, run, table
-from promptab.cli.wording import counted
+from promptab.cli.output import emit, run
+from promptab.cli.sample_size_view import print_plan
 from promptab.errors import InvalidInputError
 from promptab.plan import TUNING_UNITS
 from promptab.stats.metric import Direction
@@ -19,8 +17,7 @@ from promptab.stats.metric import Direction
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.console import Console
-
+    from promptab.analysis.planned import MetricHistory
     from promptab.analysis.sizing import Outcome, SizeQuestion
 
 _KNOWN, _ASKED, _DEALT = "What is known of the control", "What is to be found", "How the units come"
@@ -279,7 +276,7 @@ def sample_size(
         named = {"effect": "--mde"}.get(error.field, f"--{error.field.replace('_', '-')}")
         raise InvalidInputError(named, error.value, error.bound, error.remedy) from error
     document = {**plan.model_dump(mode="json"), "history": found}
-    emit(document, as_json=as_json, human=lambda to: _print(to, plan, found))
+    emit(document, as_json=as_json, human=lambda to: print_plan(to, plan, found))
 
 
 class _Bounds(NamedTuple):
@@ -362,52 +359,3 @@ def _with_history(question: SizeQuestion, history: MetricHistory, tuning_units: 
 def _is_usable(correlation: float | None) -> bool:
     """A history that tells everything would leave nothing to find out; it is an accident of few units."""
     return correlation is not None and abs(correlation) < 1.0
-
-
-def _print(to: Console, plan: SampleSizePlan, history: MetricHistory | None) -> None:
-    to.print(plan.sentence)
-    numbers = ["units per variant", "in all"]
-    if any(test.events is not None for test in plan.tests):
-        numbers.append("events")
-    if any(test.days is not None for test in plan.tests):
-        numbers.append("days")
-    numbers += ["power", "change"]
-    rows = table("method", *numbers, right=numbers)
-    for test in plan.tests:
-        cells = _cells(test, plan)
-        rows.add_row(test.method, *(cells[name] for name in numbers))
-    to.print(rows)
-    if history is not None:
-        to.print(facts(_history_facts(history)))
-
-
-def _cells(test: PlannedTest, plan: SampleSizePlan) -> dict[str, str]:
-    per_variant = f"{test.control_units:,}"
-    if test.treatment_units != test.control_units:
-        per_variant += f" and {test.treatment_units:,}"
-    change = wording.change(test.effect, None, None, plan.format)
-    return {
-        "units per variant": per_variant,
-        "in all": f"{test.units:,}",
-        "events": wording.NOTHING if test.events is None else f"{test.events:,}",
-        "days": wording.NOTHING if test.days is None else f"{test.days:,}",
-        "power": wording.probability(test.power),
-        "change": change.told(wording.change_unit(plan.format)),
-    }
-
-
-def _history_facts(history: MetricHistory) -> list[tuple[str, str]]:
-    told = [
-        ("measured", f"{history.metric} of {counted(history.units, 'unit')} ({history.source})"),
-        ("mean", wording.measure(history.mean, history.format)),
-    ]
-    if history.events_per_unit is not None and history.event_cv is not None:
-        told.append(("events per unit", f"{history.events_per_unit:.3g} (CV {history.event_cv:.2g})"))
-    if history.correlation is not None and history.design_effect is not None:
-        told.append(("correlation", f"{history.correlation:.2g} of two events of a unit"))
-        told.append(("design effect", f"{history.design_effect:.3g} times as many events as if independent"))
-    if history.history_correlation is not None:
-        told.append(("CUPED", f"correlation with the units' past {history.history_correlation:.2g}"))
-    if history.units_per_day is not None:
-        told.append(("units per day", f"{history.units_per_day:,.4g} for the first time"))
-    return told
