@@ -313,8 +313,5 @@ class Watch:
         return WatchUpdate(at=self._clock(), state=state, detail=detail)
 
     def _away(self, error: StoreError) -> WatchUpdate:
-        return WatchUpdate(
-            at=self._clock(),
-            state="away",
-            error=f"the store is away, and is looked at again in {self._pause:.3g} seconds: {error}",
-        )
+        again = "" if self._once else f", and is looked at again in {self._pause:.3g} seconds"
+        return WatchUpdate(at=self._clock(), state="away", error=f"the store is away{again}: {error}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from promptab import ExperimentStatus, InvalidInputError, Lab, StateError, VersionStatus
+from promptab import ExperimentStatus, InvalidInputError, Lab, PromptVariant, StateError, VersionStatus
 from promptab.doctor import check_records
 from tests.conftest import url_of
 from tests.rollouts import BETTER, CANDIDATE, CONTROL, OTHER, staged
@@ -95,6 +95,17 @@ async def test_a_person_may_do_everything_without_a_policy(lab: Lab) -> None:
     ]
     assert rules == [("promote", None), ("rollback", None), ("continue", None), ("pause", None)]
     assert [move.action for move in await scene.history()] == ["promote", "keep", "keep", "keep", "promote"]
+
+
+async def test_of_two_of_one_name_the_paused_one_goes_on(lab: Lab) -> None:
+    first = await staged(lab, None)
+    await lab.experiments.pause("support_reply")
+    variants = [PromptVariant(CONTROL), PromptVariant(CANDIDATE)]
+    second = await lab.experiments.create_experiment("support_reply", "system", variants)
+    done = await lab.override("support_reply", "continue", reason="both may run")
+    assert done.decision.experiment_id == first.experiment_id
+    with pytest.raises(StateError, match="running already"):
+        await lab.override(second.experiment_id, "continue", reason="it runs")
 
 
 async def test_a_person_may_hurry_the_ramp(lab: Lab) -> None:
