@@ -23,6 +23,24 @@ on_both = pytest.mark.parametrize("store_url", ["file", "postgres"], indirect=Tr
 
 
 @on_both
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("stop", "The experiment is stopped now and was running"),
+        ("complete", "The experiment is completed now and was running"),
+        ("delete_experiment", "The experiment has been deleted"),
+    ],
+)
+async def test_nothing_waits_for_a_person_where_the_experiment_is_over(lab: Lab, how: str, told: str) -> None:
+    scene = await staged(lab, {"on_win": "require_approval"})
+    await scene.record(BETTER)
+    assert (await lab.decide("support_reply")).status == "awaiting_approval"
+    await getattr(lab.experiments, how)("support_reply")
+    [stored] = await lab.decisions("support_reply")
+    assert (stored.status, stored.detail) == ("superseded", told)
+
+
+@on_both
 async def test_a_person_who_moves_in_between_supersedes_the_machine(lab: Lab) -> None:
     scene = await staged(lab, {})
     await scene.record(BETTER)
