@@ -79,7 +79,8 @@ class Rollout(Managed):
         else:
             raise ConflictError(f"experiment {found.name!r} is moved all the time; decide again later")
         now = self._clock()
-        state = look.progress.decision_state(look.experiment, now)
+        production = look.standing.production
+        state = look.progress.decision_state(look.experiment, now, production=production)
         # clocks of several machines differ a little
         decision = decide(analysis, policy, max(now, state.started_at), state)
         standing, looked_at = look.standing, look.experiment

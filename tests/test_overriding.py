@@ -40,6 +40,19 @@ async def test_nothing_waits_for_a_person_where_the_experiment_is_over(lab: Lab,
     assert (stored.status, stored.detail) == ("superseded", told)
 
 
+async def test_what_the_winner_was_not_compared_with_is_replaced_with_consent_only(lab: Lab) -> None:
+    scene = await staged(lab, {})
+    await scene.record(BETTER)
+    await lab.versions.promote(scene.versions[OTHER].version_id, reason="the winner of another experiment")
+    [update] = [update async for update in lab.watch(once=True)]
+    assert update.decision is not None
+    assert (update.decision.status, await scene.live()) == ("awaiting_approval", OTHER)
+    told = "Promote, once somebody approves, as 1.2.0 is live and no variant of this: 1.1.0 is "
+    assert update.sentence.startswith(told)
+    await lab.approve("support_reply", reason="1.2.0 has served its time")
+    assert await scene.live() == CANDIDATE
+
+
 @on_both
 async def test_a_person_who_moves_in_between_supersedes_the_machine(lab: Lab) -> None:
     scene = await staged(lab, {})
@@ -51,8 +64,8 @@ async def test_a_person_who_moves_in_between_supersedes_the_machine(lab: Lab) ->
         ),
         (lambda: lab.experiments.update_traffic("support_reply", 0.5), "Its traffic is 0.5 now and was 1"),
         (
-            lambda: lab.versions.promote(scene.versions[OTHER].version_id),
-            f"Production is {OTHER} now and was {CONTROL}",
+            lambda: lab.versions.promote(scene.versions[CANDIDATE].version_id),
+            f"Production is {CANDIDATE} now and was {CONTROL}",
         ),
         (lambda: lab.experiments.pause("support_reply"), "The experiment is paused now and was running"),
     ]
