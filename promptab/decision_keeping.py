@@ -135,6 +135,12 @@ async def supersede(tx: Transaction, outdated: list[StoredDecision], *, by: str,
     )
 
 
+async def void(tx: Transaction, experiment_id: str, *, why: str, at: datetime) -> None:
+    """Supersede all that is open about an experiment that nobody looks at any more: it has ended, or is deleted."""
+    outdated = await tx.decisions.open(experiment_id)
+    await tx.decisions.settle([before.settled("superseded", at=at, detail=why) for before in outdated])
+
+
 def _is_again(latest: StoredDecision, decision: Decision, standing: Standing | None) -> bool:
     before = latest.decision
     return (

@@ -22,6 +22,7 @@ from promptab.checks import (
     check_time,
     check_unit,
 )
+from promptab.decision_keeping import void
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.experiment_rules import (
     check_key,
@@ -36,6 +37,7 @@ from promptab.experiment_rules import (
     prompt_of,
     settled,
 )
+from promptab.lifecycle import ENDED_STATUSES
 from promptab.measures import canonical_metric
 from promptab.models import (
     EVERY_UNIT,
@@ -223,7 +225,11 @@ class ABTestManager(Assigning):
 
         async def work(tx: Transaction) -> PromptExperiment:
             current = await reread(tx, found)
-            return await with_status(tx, current, status, now=now, winner=winner)
+            changed = await with_status(tx, current, status, now=now, winner=winner)
+            if status in ENDED_STATUSES:
+                why = f"The experiment is {status} now and was {current.status}"
+                await void(tx, current.experiment_id, why=why, at=now)
+            return changed
 
         store = await self._store()
         if status == ExperimentStatus.RUNNING:
@@ -403,9 +409,10 @@ class ABTestManager(Assigning):
         found = await self.get_experiment(experiment)
         if found is None:
             return False
-        experiment_id = found.experiment_id
+        experiment_id, now = found.experiment_id, self._clock()
 
         async def work(tx: Transaction) -> bool:
+            await void(tx, experiment_id, why="The experiment has been deleted", at=now)
             return await tx.experiments.delete(experiment_id)
 
         return await (await self._store()).write(work)

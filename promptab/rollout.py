@@ -79,7 +79,8 @@ class Rollout(Managed):
         else:
             raise ConflictError(f"experiment {found.name!r} is moved all the time; decide again later")
         now = self._clock()
-        state = look.progress.decision_state(look.experiment, now)
+        production = look.standing.production
+        state = look.progress.decision_state(look.experiment, now, production=production)
         # clocks of several machines differ a little
         decision = decide(analysis, policy, max(now, state.started_at), state)
         standing, looked_at = look.standing, look.experiment
@@ -130,7 +131,7 @@ class Rollout(Managed):
 
         Raises `NotFoundError` where nothing is known of it.
         """
-        most = None if limit is None else check_count("limit", limit)
+        most = None if limit is None else check_count("limit", limit, low=1)
         store = await self._store()
         try:
             found = await find_experiment(store, experiment, now=self._clock())
@@ -209,7 +210,8 @@ class Rollout(Managed):
 
         `promote` and `rollback` are of `variant`, by default the only candidate; `stop` with a `variant` names the
         winner; `ramp` goes to the next step of the ramp; `continue` goes on after a pause. What was decided before
-        and not applied is superseded.
+        and not applied is superseded. With `continue` a name means the paused experiment of that name, where there is
+        one.
 
         Raises `NotFoundError`, `InvalidInputError` for a missing reason and a variant that does not fit, and
         `StateError` where the experiment is not running or paused, or is so already.
@@ -221,7 +223,9 @@ class Rollout(Managed):
             raise InvalidInputError("reason", reason, "a text that says why", "it is kept in the history")
         who = None if actor is None else check_label("actor", actor)
         store = await self._store()
-        found = await find_experiment(store, experiment, now=self._clock())
+        # as `resume` has it: of those of the name the one that can go on
+        prefer = ExperimentStatus.PAUSED if action == "continue" else None
+        found = await find_experiment(store, experiment, now=self._clock(), prefer=prefer)
         await store.flush()
         now = self._clock()
 

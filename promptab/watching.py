@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Literal
 
 from promptab.bandit import Rebalancing
-from promptab.checks import check_items, check_number
+from promptab.checks import check_items, check_label, check_number
 from promptab.decisions.guard import Guard
 from promptab.decisions.stored import StoredDecision
 from promptab.errors import NotFoundError, NotLeadingError, PromptabError, StateError, StoreError
@@ -244,7 +244,7 @@ class Watch:
         self._interval = check_number("interval", interval, low=0.1, high=7 * 24 * 3600.0)
         self._apply = apply
         self._once = once
-        self._actor = actor
+        self._actor = check_label("actor", actor)
         self._pause = min(FIRST_PAUSE_SECONDS, self._interval)
         self._waited = False
         """Whether the last round was spent standing by, or without a store."""
@@ -313,8 +313,5 @@ class Watch:
         return WatchUpdate(at=self._clock(), state=state, detail=detail)
 
     def _away(self, error: StoreError) -> WatchUpdate:
-        return WatchUpdate(
-            at=self._clock(),
-            state="away",
-            error=f"the store is away, and is looked at again in {self._pause:.3g} seconds: {error}",
-        )
+        again = "" if self._once else f", and is looked at again in {self._pause:.3g} seconds"
+        return WatchUpdate(at=self._clock(), state="away", error=f"the store is away{again}: {error}")

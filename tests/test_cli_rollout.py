@@ -167,7 +167,7 @@ def test_override_does_it_at_once_and_keeps_the_reason(shell: Shell) -> None:
         (["override", "support_reply", "continue", "--reason", "x"], 6),
         (["override", "nothing", "stop", "--reason", "x"], 3),
         (["decisions", "nothing"], 3),
-        (["decisions", "support_reply", "--limit", "-1"], 5),
+        (["decisions", "support_reply", "--limit", "0"], 5),
     ],
     ids=["no reason", "empty reason", "no action", "control", "runs", "unknown", "unknown list", "limit"],
 )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+import promptab
+from promptab import WatchUpdate
 from promptab.alerts.channel import AlertSettings
 from promptab.cli.exit_codes import ExitCode
 from promptab.cli.watch import _Shown, _watched, read_span
 from promptab.errors import InvalidInputError
-from tests.command_line import Shell
+from tests.command_line import Shell, in_new_process
 
 POLICIES = """\
 policies:
@@ -55,8 +59,7 @@ def test_a_guarded_version_that_fails_is_rolled_back_by_one_look(guarded: Shell)
     said = guarded.ok("watch", "--once")
     [line] = said.splitlines()
     assert (
-        " system/greeting@1.1.0: rollback 1.1.0 (applied by watch): Rolled back to 1.0.0: success_rate >= 0.8: "
-        in line
+        " system/greeting@1.1.0: rollback 1.1.0 (applied by watch): Rollback: success_rate >= 0.8: " in line
     )
     assert line.endswith(": production is back at 1.0.0")
     assert [move["action"] for move in guarded.json("deployments", "system/greeting")] == [
@@ -81,7 +84,7 @@ def test_deployments_tell_what_is_guarded_until_when(guarded: Shell) -> None:
 def test_a_look_without_applying_changes_nothing(guarded: Shell) -> None:
     record(guarded, 0, 6)
     said = guarded.ok("watch", "--once", "--no-apply")
-    assert "rollback 1.1.0 (not applied)" in said
+    assert "rollback 1.1.0 (not applied): Rollback: success_rate >= 0.8: " in said
     assert len(guarded.json("deployments", "system/greeting")) == 2
 
 
@@ -103,6 +106,66 @@ def test_nothing_to_watch_is_said(shell: Shell) -> None:
 def test_a_store_that_is_away_is_another_exit_code(shell: Shell) -> None:
     said = shell.run("watch", "--once", "--url", "postgresql://nobody@127.0.0.1:1/none")
     assert said.code == 7
+
+
+def test_one_look_at_a_store_that_is_away_promises_no_other(guarded: Shell) -> None:
+    store = sqlite3.connect(guarded.folder / "promptab.db")
+    with contextlib.closing(store):
+        store.execute("DROP TABLE promptab_leases")
+        store.commit()
+        said = guarded.run("watch", "--once")
+    assert said.code == 7
+    assert "watch: away: the store is away: " in said.out
+
+
+def test_lines_are_printed_when_something_has_changed_also_of_two_that_have_one_name(
+    guarded: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = (
+        "experiment",
+        "create",
+        "greeting",
+        "--variant",
+        "1.0.0",
+        "--variant",
+        "1.1.0",
+        "--policy",
+        "quick",
+    )
+    guarded.ok(*trial)
+    guarded.ok("experiment", "pause", "greeting")
+    guarded.ok(*trial)
+
+    async def rounds() -> list[WatchUpdate]:
+        async with promptab.open() as lab:
+            return [update for _ in range(2) async for update in lab.watch(["greeting"], once=True)]
+
+    shown = _Shown(as_json=False)
+    for update in asyncio.run(rounds()):
+        shown.tell(update)
+    lines = [line.partition(" greeting: ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(line[:48] for line in lines if line) == [
+        "continue (nothing to do): Not enough units yet: ",
+        "continue (nothing to do): The experiment is paus",
+    ]
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_a_terminal_cannot_show_ends_no_watch(guarded: Shell, words: tuple[str, ...]) -> None:
+    made = ("--prompt", "system/greeting", "--variant", "1.0.0", "--variant", "1.1.0", "--policy", "quick")
+    guarded.ok("experiment", "create", "gr\u00fc\u00dfe", *made)
+    plain = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    said = in_new_process(guarded.folder, "watch", "--once", *words, environment=plain)
+    assert said.code == 0, said.err
+    told = [line for line in said.out.splitlines() if "fe" in line and "continue" in line]
+    if words:
+        assert "gr\u00fc\u00dfe" in [json.loads(line)["subject"] for line in told]
+    else:
+        assert r"gr\xfc\xdfe: continue" in said.out
+    done = in_new_process(
+        guarded.folder, "override", "gr\u00fc\u00dfe", "pause", "--reason", "lunch", environment=plain
+    )
+    assert done.code == 0, done.err
 
 
 def test_a_guard_that_no_file_declares_is_refused(guarded: Shell) -> None:

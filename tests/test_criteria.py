@@ -224,6 +224,8 @@ def test_a_file_without_entries_declares_nothing(text: str) -> None:
         ("policies:\n  one:\n    ramp: \n      - {traffic: 0.5}\n      - {traffic: 0.1}\n", 3, "ramp"),
         ("ab_testing:\n  default_settings:\n    power: 2\n", 3, "power"),
         ("policies:\n  'no name': {}\n", 2, "no name"),
+        ("policies:\n  none: {}\n", 2, "--policy none means no policy at all"),
+        ("policies:\n  a: {}\n  ab_testing: {}\n", 3, "--policy ab_testing means the block of that name"),
         ("policies: [1]\n", 1, "policies"),
         ("- 1\n", 1, "mapping"),
         ("policies: {}\npolicy: {}\n", 2, "policy"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from promptab import ExperimentStatus, InvalidInputError, Lab, StateError, VersionStatus
+from promptab import ExperimentStatus, InvalidInputError, Lab, PromptVariant, StateError, VersionStatus
 from promptab.doctor import check_records
 from tests.conftest import url_of
 from tests.rollouts import BETTER, CANDIDATE, CONTROL, OTHER, staged
@@ -23,6 +23,37 @@ on_both = pytest.mark.parametrize("store_url", ["file", "postgres"], indirect=Tr
 
 
 @on_both
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("stop", "The experiment is stopped now and was running"),
+        ("complete", "The experiment is completed now and was running"),
+        ("delete_experiment", "The experiment has been deleted"),
+    ],
+)
+async def test_nothing_waits_for_a_person_where_the_experiment_is_over(lab: Lab, how: str, told: str) -> None:
+    scene = await staged(lab, {"on_win": "require_approval"})
+    await scene.record(BETTER)
+    assert (await lab.decide("support_reply")).status == "awaiting_approval"
+    await getattr(lab.experiments, how)("support_reply")
+    [stored] = await lab.decisions("support_reply")
+    assert (stored.status, stored.detail) == ("superseded", told)
+
+
+async def test_what_the_winner_was_not_compared_with_is_replaced_with_consent_only(lab: Lab) -> None:
+    scene = await staged(lab, {})
+    await scene.record(BETTER)
+    await lab.versions.promote(scene.versions[OTHER].version_id, reason="the winner of another experiment")
+    [update] = [update async for update in lab.watch(once=True)]
+    assert update.decision is not None
+    assert (update.decision.status, await scene.live()) == ("awaiting_approval", OTHER)
+    told = "Promote, once somebody approves, as 1.2.0 is live and no variant of this: 1.1.0 is "
+    assert update.sentence.startswith(told)
+    await lab.approve("support_reply", reason="1.2.0 has served its time")
+    assert await scene.live() == CANDIDATE
+
+
+@on_both
 async def test_a_person_who_moves_in_between_supersedes_the_machine(lab: Lab) -> None:
     scene = await staged(lab, {})
     await scene.record(BETTER)
@@ -33,8 +64,8 @@ async def test_a_person_who_moves_in_between_supersedes_the_machine(lab: Lab) ->
         ),
         (lambda: lab.experiments.update_traffic("support_reply", 0.5), "Its traffic is 0.5 now and was 1"),
         (
-            lambda: lab.versions.promote(scene.versions[OTHER].version_id),
-            f"Production is {OTHER} now and was {CONTROL}",
+            lambda: lab.versions.promote(scene.versions[CANDIDATE].version_id),
+            f"Production is {CANDIDATE} now and was {CONTROL}",
         ),
         (lambda: lab.experiments.pause("support_reply"), "The experiment is paused now and was running"),
     ]
@@ -95,6 +126,17 @@ async def test_a_person_may_do_everything_without_a_policy(lab: Lab) -> None:
     ]
     assert rules == [("promote", None), ("rollback", None), ("continue", None), ("pause", None)]
     assert [move.action for move in await scene.history()] == ["promote", "keep", "keep", "keep", "promote"]
+
+
+async def test_of_two_of_one_name_the_paused_one_goes_on(lab: Lab) -> None:
+    first = await staged(lab, None)
+    await lab.experiments.pause("support_reply")
+    variants = [PromptVariant(CONTROL), PromptVariant(CANDIDATE)]
+    second = await lab.experiments.create_experiment("support_reply", "system", variants)
+    done = await lab.override("support_reply", "continue", reason="both may run")
+    assert done.decision.experiment_id == first.experiment_id
+    with pytest.raises(StateError, match="running already"):
+        await lab.override(second.experiment_id, "continue", reason="it runs")
 
 
 async def test_a_person_may_hurry_the_ramp(lab: Lab) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,6 +174,12 @@ async def iterated(lab: Lab) -> None:
 async def test_an_interval_that_is_none_is_refused(lab: Lab, interval: float) -> None:
     with pytest.raises(InvalidInputError, match="interval"):
         lab.watch(interval=interval)
+
+
+@pytest.mark.parametrize("actor", ["", "wa\ntch", 7])
+async def test_an_actor_that_is_none_is_refused_before_the_first_look(lab: Lab, actor: Any) -> None:
+    with pytest.raises(InvalidInputError, match="actor"):
+        lab.watch(actor=actor)
 
 
 @pytest.mark.parametrize("store_url", ["file"], indirect=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated, ClassVar
 
 import typer
@@ -120,4 +122,7 @@ def _show_version(*, given: bool) -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the installed `promptab`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # as standard error does: what a terminal cannot show ends no command, least of all one that has acted
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="promptab")

@@ -154,18 +154,25 @@ class _Shown:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._said: dict[str, str] = {}
+        self._said: dict[tuple[str, str | None], str] = {}
         self._console = console()
 
     def tell(self, update: WatchUpdate) -> None:
         if self._as_json:
             document = update.model_dump_json(exclude=_UNSHOWN)  # type: ignore[arg-type]
-            self._console.out(document, highlight=False)
+            # bytes: JSON is UTF-8, whatever the terminal's encoding is
+            typer.echo(document.encode())
             return
-        told = said(update)
-        if self._said.get(update.subject) != told:
-            self._said[update.subject] = told
+        told, about = said(update), _about(update)
+        if self._said.get(about) != told:
+            self._said[about] = told
             self._console.print(visible(f"{moment(update.at)} {told}"), soft_wrap=True)
+
+
+def _about(update: WatchUpdate) -> tuple[str, str | None]:
+    """Return what an update is about: two experiments may have one name, and a bandit has updates of two kinds."""
+    stored = update.decision
+    return update.subject, None if stored is None else stored.decision.experiment_id
 
 
 def said(update: WatchUpdate) -> str:

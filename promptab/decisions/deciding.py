@@ -222,6 +222,12 @@ def _won(case: _Case) -> _Found | None:
     # whoever paused it, or only wanted to be told, has the last word, also where the time is over
     if on_win == "stop" or case.state.paused or (on_win == "notify" and case.is_over):
         return _Found("stop", "won", f"Stop with a winner: {told}", numbers, (winner,))
+    if on_win == "promote" and case.state.live_beside is not None:
+        # it may be better than the winner: somebody has promoted it, or another experiment
+        consents = (
+            f"{_PROMOTED['require_approval']}, as {case.state.live_beside} is live and no variant of this"
+        )
+        return _Found("promote", "won", f"{consents}: {told}", numbers, (winner,), "approval")
     return _Found("promote", "won", f"{_PROMOTED[on_win]}: {told}", numbers, (winner,), _CONSENT[on_win])
 
 

@@ -65,6 +65,8 @@ class DecisionState(Record):
     paused: bool = False
     off_schedule: bool = False
     """Whether its schedule has ended, and the measurement windows of its last units have closed."""
+    live_beside: str | None = None
+    """The version that is live in production, where no variant serves it: no winner was compared with that."""
 
 
 class DecisionInputs(Record):

@@ -42,10 +42,13 @@ class RolloutProgress(Record):
     paused_for: tuple[str, ...] = ()
     """What it has been paused for by itself; it is not paused for the same again."""
 
-    def decision_state(self, experiment: PromptExperiment, now: datetime) -> DecisionState:
+    def decision_state(
+        self, experiment: PromptExperiment, now: datetime, *, production: str | None = None
+    ) -> DecisionState:
         """Return the state that a decision on this experiment is made from at `now`. It has started.
 
-        What it has lasted counts from when its schedule has it serve.
+        `production` is the number of the version of its prompt that is live there. What it has lasted counts from when
+        its schedule has it serve.
         """
         began = experiment.policy_since or experiment.started_at
         assert began is not None  # noqa: S101 - the caller has made sure that it runs or is paused
@@ -60,6 +63,7 @@ class RolloutProgress(Record):
             resting=tuple(key for key, share in experiment.traffic_split.items() if not share),
             paused_for=self.paused_for,
             paused=experiment.status == ExperimentStatus.PAUSED,
+            live_beside=None if production in {each.version for each in experiment.variants} else production,
             off_schedule=experiment.has_ended(now - timedelta(hours=experiment.plan.window_hours or 0.0)),
         )
 

@@ -16,6 +16,8 @@ from promptab.library.located import JsonPath, LocatedJson
 from promptab.library.yaml_text import parse_yaml
 
 _KEYS = ("policies", "ab_testing", "alerts")
+_TAKEN = {"none": "no policy at all", "ab_testing": "the block of that name"}
+"""What the command line means by these, so that no policy can be called by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ def read_policy_file(text: str, *, path: str = "promptab.yaml") -> PolicyFile:
         declared = check_mapping("policies", document.get("policies") or {})
     for name, policy in declared.items():
         with refused_at("policies", name):
+            if name in _TAKEN:
+                bound = "another name"
+                raise InvalidInputError("policies", name, bound, f"--policy {name} means {_TAKEN[name]}")
             policies[check_name("policies", name)] = read_criteria(policy)
     ab_testing = None
     if document.get("ab_testing") is not None:
