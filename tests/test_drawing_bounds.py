@@ -207,3 +207,25 @@ def rolled_back_after(line: str, rate: float, rng: random.Random) -> int | None:
         if reading.verdict == "fail":
             return units
     return None
+
+
+@pytest.mark.parametrize(
+    ("line", "past", "bound"),
+    [
+        ("success_rate >= control - 0.05", trials(6, 200), 0.0),
+        ({"metric": "success_rate", "largest_regression": 1.5}, trials(180, 200), 0.0),
+        ("error_rate <= control + 0.05", trials(196, 200), 1.0),
+        ("error_rate <= control + 100%", trials(180, 200), 1.0),
+    ],
+)
+def test_a_margin_past_what_a_rate_can_be_lets_nothing_fail(
+    line: str | dict[str, object], past: list[PastEvent], bound: float
+) -> None:
+    drawn = bound_of(line, past)
+    assert drawn.bound == bound
+    assert drawn.detail.endswith(f"the line is at {bound:.4g}")
+    policy = Policy.model_validate({"guardrails": [line]})
+    worst = 1.0 if drawn.claim == "greater" else 0.0
+    for totals in ([(1.0, worst)] * 300, [(2.0, 2.0 * worst)] * 20, [(2.0, 1.0)] * 299 + [(2.0, 2.0 * worst)]):
+        [reading] = guard_readings(evidence(drawn, totals), policy)
+        assert reading.verdict == "undecided"
