@@ -145,5 +145,5 @@ CLUSTERED = """\
 The same behind a bound where each unit has a geometric number of events with mean 10 and a correlation of 0.3, in 400
 streams: fewer than 100 units are bet on, and from there on a confidence sequence goes on. Counted are units, ten events
 each. By the confidence sequence alone, with all of alpha, nothing is rolled back before there are 100, and of 60
-streams of falls from 90 % to 85, 80 and 70 % half took more than 450, 225 and 120. The rule of seed 003 takes events for
-observations: it is quick, and rolls back where nothing fell."""
+streams of falls from 90 % to 85, 80 and 70 % half took more than 450, 225 and 120. The rule of seed 003 takes events
+for observations: it is quick, and rolls back where nothing fell."""
