@@ -258,3 +258,18 @@ def test_few_successes_of_many_units_do_not_fail_for_little_variation() -> None:
         alpha=ALPHA / 2.0,
         alternative="less",
     )
+
+
+def test_a_share_of_values_is_not_put_beside_the_quantile_that_was() -> None:
+    seconds = np.random.default_rng(4).gamma(2.0, 0.4, 2_000)
+    line = "p95_response_time <= control + 10%"
+    drawn = bound_of(line, [PastEvent(unit, 1.0, float(value)) for unit, value in enumerate(seconds)])
+    seen = evidence(drawn, [(1.0, 1.0)] * 60 + [(1.0, 0.0)] * 60)
+    decision = decide_guard(seen, Policy.model_validate({"guardrails": [line]}), NOON, since=NOON)
+    assert (decision.action, decision.numbers["value"], decision.numbers["previous"]) == (
+        "rollback",
+        0.5,
+        None,
+    )
+    assert drawn.previous == pytest.approx(float(np.quantile(seconds, 0.95)), rel=0.01)
+    assert f"1.0.0 had {drawn.previous:.4g} over 2000 units" in decision.sentence

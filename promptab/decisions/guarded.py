@@ -122,7 +122,8 @@ def _reading(guardrail: Guardrail, bound: GuardBound, tally: GuardTally, version
         metric=bound.metric,
         variant=version,
         value=sums.s / sums.n if sums.n else None,
-        control=bound.previous,
+        # a quantile is weighed as a share, which what the version before had is none of
+        control=bound.previous if bound.threshold is None else None,
         units=sums.units,
         p_value=found.p_value,
         alpha=found.alpha,
