@@ -55,7 +55,7 @@ def test_a_guarded_version_that_fails_is_rolled_back_by_one_look(guarded: Shell)
     said = guarded.ok("watch", "--once")
     [line] = said.splitlines()
     assert (
-        " system/greeting@1.1.0: rollback 1.1.0 (applied by watch): Rolled back to 1.0.0: success_rate >= 0.8: "
+        " system/greeting@1.1.0: rollback 1.1.0 (applied by watch): Rollback to 1.0.0: success_rate >= 0.8: "
         in line
     )
     assert line.endswith(": production is back at 1.0.0")

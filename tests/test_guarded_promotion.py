@@ -519,6 +519,8 @@ async def test_a_failure_with_nothing_to_go_back_to_is_kept_and_told(stage: Stag
             await stage.look()
     [stored] = await stage.lab.decisions("system/greeting")
     assert (stored.decision.action, stored.status, await stage.live()) == ("rollback", "pending", "1.0.1")
+    # it says what is to be done, as nothing was
+    assert stored.decision.sentence.startswith("Rollback to 1.0.0: ")
     await stage.lab.deliver_alerts()
     assert {alert.kind for alert in heard} == {"guardrail_failed"}
 

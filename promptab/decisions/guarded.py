@@ -82,7 +82,7 @@ def _found(
 ) -> _Found:
     if failed := [reading for reading in readings if reading.verdict == "fail"]:
         told = "; ".join(reading.sentence for reading in failed)
-        return _Found("rollback", "guardrail", f"Rolled back to {evidence.previous_version}: {told}")
+        return _Found("rollback", "guardrail", f"Rollback to {evidence.previous_version}: {told}")
     told = "; ".join(reading.sentence for reading in readings)
     if evidence.until is not None and now >= evidence.until:
         hours = (evidence.until - since).total_seconds() / 3600.0
