@@ -139,7 +139,7 @@ class Policy(Declared):
         """Return the plan with what this policy says of its metrics and of alpha.
 
         `primary_metric` is the experiment's. Raises `InvalidInputError` for another primary metric, and where both
-        say something, and not the same.
+        say something, and not the same; and for an `at_least` of what a unit has in all, without a measurement window.
         """
         if self.primary_metric not in {None, primary_metric}:
             bound = f"the experiment's primary metric, {primary_metric}"
@@ -153,6 +153,7 @@ class Policy(Declared):
         for guardrail in self.guardrails:
             name = guardrail.metric
             definition = metrics.get(name) or plan.definition(name)
+            _check_settles(definition, guardrail, plan)
             metrics[name] = _guarded(
                 definition, guardrail, is_known=name in known, is_primary=name == primary_metric
             )
@@ -194,6 +195,23 @@ class Policy(Declared):
             )
             said["relative"] = _agreed("policy.relative", self.relative, _planned_relative(definition))
         return definition.model_copy(update=said)
+
+
+def _check_settles(definition: MetricDefinition, guardrail: Guardrail, plan: AnalysisPlan) -> None:
+    """Refuse a least total of units that count before anything can have come of them: it would fail for that."""
+    if plan.window_hours is not None or definition.kind not in {"mean_per_unit", "share_of_units"}:
+        return
+    if guardrail.kind == "at_least":
+        remedy = (
+            "declare one, as plan={'window_hours': 24}: without it a unit that has only just come counts as one that "
+            "never will have more; or hold it against the control, whose units are as new"
+        )
+        raise InvalidInputError(
+            f"policy.guardrails[{guardrail.metric}]",
+            guardrail.text,
+            "given with a measurement window",
+            remedy,
+        )
 
 
 def _guarded(

@@ -16,9 +16,11 @@ from scipy.stats import binom
 from tests.calibration.detections import (
     KEPT_RATE,
     SEED_BOUND,
+    ClusteredFall,
     Delay,
     Detection,
     Fall,
+    clustered_detected,
     detected,
     failing,
     streams_of,
@@ -148,6 +150,15 @@ def test_the_rule_of_seed_003_waits_where_the_fall_is_deep_and_misses_a_shallow_
 @pytest.mark.parametrize("fall", [Fall(0.9), Fall(0.9, 0.1), Fall(0.9, 0.5)], ids=str)
 def test_without_a_fall_nothing_is_rolled_back_in_nineteen_of_twenty_streams(fall: Fall) -> None:
     assert small_detection(fall).guardrail.stopped <= most(100)
+
+
+def test_a_deep_fall_of_units_with_several_events_is_seen_before_there_are_a_hundred() -> None:
+    found = clustered_detected(ClusteredFall(0.7, 0.9), runs=40, seed=68, units=2_000)
+    assert found.guardrail.stopped == found.runs
+    assert found.guardrail.median is not None
+    assert found.guardrail.median <= 75
+    without = clustered_detected(ClusteredFall(0.9, 0.9), runs=100, seed=69, units=2_000)
+    assert without.guardrail.stopped <= most(100)
 
 
 def test_the_rule_of_seed_003_rolls_back_what_keeps_its_own_bound() -> None:

@@ -15,6 +15,9 @@ from promptab import InvalidInputError, Policy
 from promptab.decisions.drawing_bounds import HISTORY_SHARE, drawn_bounds
 from promptab.decisions.guard import GuardBound, GuardEvidence, GuardTally, PastEvent
 from promptab.decisions.guarded import decide_guard, guard_readings
+from promptab.plan import TUNING_UNITS
+from promptab.stats import sequential
+from promptab.stats.ratio import rate_variance, ratio_mean
 from promptab.stats.summary import UnitSums
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -207,3 +210,66 @@ def rolled_back_after(line: str, rate: float, rng: random.Random) -> int | None:
         if reading.verdict == "fail":
             return units
     return None
+
+
+@pytest.mark.parametrize(
+    ("line", "past", "bound"),
+    [
+        ("success_rate >= control - 0.05", trials(6, 200), 0.0),
+        ({"metric": "success_rate", "largest_regression": 1.5}, trials(180, 200), 0.0),
+        ("error_rate <= control + 0.05", trials(196, 200), 1.0),
+        ("error_rate <= control + 100%", trials(180, 200), 1.0),
+    ],
+)
+def test_a_margin_past_what_a_rate_can_be_lets_nothing_fail(
+    line: str | dict[str, object], past: list[PastEvent], bound: float
+) -> None:
+    drawn = bound_of(line, past)
+    assert drawn.bound == bound
+    assert drawn.detail.endswith(f"the line is at {bound:.4g}")
+    policy = Policy.model_validate({"guardrails": [line]})
+    worst = 1.0 if drawn.claim == "greater" else 0.0
+    for totals in (
+        [(1.0, worst)] * 300,
+        [(2.0, 2.0 * worst)] * 20,
+        [(2.0, 1.0)] * 299 + [(2.0, 2.0 * worst)],
+    ):
+        [reading] = guard_readings(evidence(drawn, totals), policy)
+        assert reading.verdict == "undecided"
+
+
+def test_few_successes_of_many_units_do_not_fail_for_little_variation() -> None:
+    """A rate under its bound is tested with the spread that it would have at the bound, as an experiment's is."""
+    line, bound = "success_rate >= 0.05", 0.05
+    totals = [(10.0, 4.0)] * 20 + [(10.0, 0.0)] * 380
+    policy = Policy.model_validate({"guardrails": [line]})
+    [reading] = guard_readings(evidence(bound_of(line), totals), policy)
+    mean = ratio_mean(UnitSums.of(totals))
+    assert mean is not None
+    assert reading.alpha == ALPHA / 2.0
+    spread = math.sqrt(rate_variance(mean, at=bound))
+    assert spread > 1.4 * math.sqrt(mean.variance)
+    assert reading.p_value == sequential.p_value(
+        mean.value,
+        spread,
+        400,
+        null=bound,
+        tuning_units=TUNING_UNITS,
+        alpha=ALPHA / 2.0,
+        alternative="less",
+    )
+
+
+def test_a_share_of_values_is_not_put_beside_the_quantile_that_was() -> None:
+    seconds = np.random.default_rng(4).gamma(2.0, 0.4, 2_000)
+    line = "p95_response_time <= control + 10%"
+    drawn = bound_of(line, [PastEvent(unit, 1.0, float(value)) for unit, value in enumerate(seconds)])
+    seen = evidence(drawn, [(1.0, 1.0)] * 60 + [(1.0, 0.0)] * 60)
+    decision = decide_guard(seen, Policy.model_validate({"guardrails": [line]}), NOON, since=NOON)
+    assert (decision.action, decision.numbers["value"], decision.numbers["previous"]) == (
+        "rollback",
+        0.5,
+        None,
+    )
+    assert drawn.previous == pytest.approx(float(np.quantile(seconds, 0.95)), rel=0.01)
+    assert f"1.0.0 had {drawn.previous:.4g} over 2000 units" in decision.sentence

@@ -12,7 +12,8 @@ import pytest
 
 from promptab import Alert, InvalidInputError, Lab, Policy, PromptVariant, PromptVersion, StateError
 from promptab.decisions.deciding import redecide
-from promptab.decisions.guard import Guard
+from promptab.decisions.guard import Guard, GuardEvidence
+from promptab.decisions.guarded import guard_readings
 from promptab.decisions.stored import StoredDecision
 from promptab.guarding import look_at_guard
 from promptab.stats.summary import UnitSums
@@ -324,11 +325,32 @@ async def test_outcomes_of_units_with_several_are_weighed_by_unit(stage: Stage) 
 
 
 @every_store
+async def test_few_units_with_several_outcomes_are_bet_on(stage: Stage) -> None:
+    """Ten calls each of twenty users: nobody waits for a hundred users when half of the calls fail."""
+    await stage.promote(policy("success_rate >= 0.9", "p95_response_time <= 2.0"))
+    values = outcomes(0.5, 200)
+    await stage.record(stage.second, values, units=20)
+    await stage.record(stage.second, [1.0, 1.5] * 100, units=20, measure="response_time")
+    stored = await stage.look(apply=False)
+    assert stored is not None
+    assert stored.decision.action == "rollback"
+    assert redecide(stored.decision.inputs or {}) == stored.decision
+    [guard] = await stage.guards()
+    rates, slow = guard.tallies
+    assert rates.scores is None
+    assert rates.units == tuple((10.0, float(sum(values[unit::20]))) for unit in range(20))
+    assert slow.units == ((10.0, 0.0),) * 20
+    failed, kept = guard_readings(GuardEvidence.of(guard), guard.policy)
+    assert (failed.technique, failed.verdict, failed.alpha) == ("betting", "fail", 0.0125)
+    assert (kept.technique, kept.verdict) == ("betting", "undecided")
+
+
+@every_store
 @pytest.mark.parametrize("steps", [1, 7, 20])
 async def test_what_is_added_look_by_look_is_what_it_adds_up_to_at_once(stage: Stage, steps: int) -> None:
     numbers = random.Random(3)
     await stage.promote(
-        policy("cost <= 1000", "warmth >= 0.1", "p95_response_time <= 2.0", "cost_per_success <= 1000")
+        policy("cost <= 1000", "warmth >= 0.1", "p95_response_time <= 3.9", "cost_per_success <= 1000")
     )
     told: list[tuple[str | None, float, float, bool]] = [
         (
@@ -358,7 +380,7 @@ async def test_what_is_added_look_by_look_is_what_it_adds_up_to_at_once(stage: S
     expected = [
         summed(told, lambda event: (1.0, event[1])),
         summed(told, lambda event: (1.0, event[1] / 2)),
-        summed(told, lambda event: (1.0, float(event[2] > 2.0))),
+        summed(told, lambda event: (1.0, float(event[2] > 3.9))),
         summed(told, lambda event: (float(event[3]), event[1])),
     ]
     for tally, sums in zip(guard.tallies, expected, strict=True):
@@ -497,6 +519,8 @@ async def test_a_failure_with_nothing_to_go_back_to_is_kept_and_told(stage: Stag
             await stage.look()
     [stored] = await stage.lab.decisions("system/greeting")
     assert (stored.decision.action, stored.status, await stage.live()) == ("rollback", "pending", "1.0.1")
+    # it says what is to be done, as nothing was
+    assert stored.decision.sentence.startswith("Rollback: ")
     await stage.lab.deliver_alerts()
     assert {alert.kind for alert in heard} == {"guardrail_failed"}
 

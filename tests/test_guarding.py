@@ -15,7 +15,7 @@ from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.quantile import quantile_arm
-from promptab.stats.rate_bound import rate_log_e_value
+from promptab.stats.rate_bound import rate_log_e_value, unit_rate_log_e_value
 from promptab.stats.rate_regression import DealtRates, regression_log_e_value
 from promptab.stats.summary import UnitSums
 from tests.outcomes import evidence_of, rate, values
@@ -93,6 +93,33 @@ def test_several_outcomes_of_a_unit_are_one_observation() -> None:
     many = UnitSums.of([(10.0, 10.0)] * 130 + [(10.0, 0.0)] * 70)
     (found,) = readings({"success_rate": {"a": {0: many}, "b": {0: many}}}, ["success_rate >= 0.9"])
     assert (found.technique, found.verdict) == ("confidence sequence", "fail")
+
+
+def test_few_units_of_several_outcomes_are_bet_on_behind_a_bound() -> None:
+    units = {key: {0: [(5.0, 5.0)] * 20 + [(7.0, 2.0)] * 20} for key in "ab"}
+    arms = {key: {0: UnitSums.of(of_epoch[0])} for key, of_epoch in units.items()}
+    lines = ["success_rate >= 0.9", "success_rate >= control - 5%"]
+    behind, beside = readings({"success_rate": arms}, lines, units={"success_rate": units})
+    assert behind.p_value == pytest.approx(
+        math.exp(-unit_rate_log_e_value(units["b"][0], bound=0.9, claim="less"))
+    )
+    # the other half is for the confidence sequence, once there are more of them
+    assert (behind.technique, behind.verdict, behind.alpha) == ("betting", "fail", 0.0125)
+    assert (beside.technique, beside.p_value, beside.alpha) == ("not enough data", None, 0.025)
+
+
+def test_a_bet_on_units_of_several_outcomes_lets_no_guardrail_pass() -> None:
+    units = {key: {0: [(50.0, 50.0)] * 59 + [(50.0, 49.0)]} for key in "ab"}
+    arms = {key: {0: UnitSums.of(of_epoch[0])} for key, of_epoch in units.items()}
+    (found,) = readings({"success_rate": arms}, ["success_rate >= 0.1"], units={"success_rate": units})
+    assert (found.technique, found.p_value, found.verdict) == ("betting", 1.0, "undecided")
+
+
+def test_a_share_of_anything_but_zeros_and_ones_is_not_bet_on() -> None:
+    units = {key: {0: [(2.0, 3.0)] * 40} for key in "ab"}
+    arms = {key: {0: UnitSums.of(of_epoch[0])} for key, of_epoch in units.items()}
+    (found,) = readings({"success_rate": arms}, ["success_rate >= 0.9"], units={"success_rate": units})
+    assert (found.technique, found.verdict) == ("not enough data", "undecided")
 
 
 @pytest.mark.parametrize(("units", "verdict"), [(300, "undecided"), (400, "pass")])

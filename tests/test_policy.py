@@ -249,3 +249,14 @@ def test_guardrails_that_only_the_plan_declares_are_watched_too() -> None:
     plan = said.planned(AnalysisPlan(metrics=(turns,)), primary_metric="rating")
     lines = [each.text for each in said.watched(plan, primary_metric="rating")]
     assert lines == ["success_rate >= 0.8", "cost <= control + 5%", "turns <= control + 10%"]
+
+
+@pytest.mark.parametrize("kind", ["share_of_units", "mean_per_unit"])
+def test_a_least_total_of_units_is_not_held_against_those_that_have_only_just_come(kind: Any) -> None:
+    bought = AnalysisPlan(metrics=(MetricDefinition(name="bought", kind=kind),))
+    behind = Policy.model_validate({"guardrails": ["bought >= 0.3"]})
+    with pytest.raises(InvalidInputError, match=r"bought >= 0\.3.*measurement window.*window_hours"):
+        behind.planned(bought, primary_metric="success_rate")
+    behind.planned(bought.model_copy(update={"window_hours": 24.0}), primary_metric="success_rate")
+    for line in ("bought >= control - 10%", "bought <= 0.9"):
+        Policy.model_validate({"guardrails": [line]}).planned(bought, primary_metric="success_rate")

@@ -1,8 +1,8 @@
 """Where the guardrails of a policy stand: has a variant failed one, or is it shown to keep it, at any look.
 
-Rates of which every unit has one outcome are weighed by exact e-processes, the few single units of bounded scores by
-betting, and everything else by one-sided asymptotic confidence sequences, which wait for 100 units an arm. Which it is
-follows from what was recorded, never from how it turned out.
+Rates of which every unit has one outcome are weighed by exact e-processes; few units of bounded scores, and few that
+have several outcomes of a rate behind a bound, by betting; and everything else by one-sided asymptotic confidence
+sequences, which wait for 100 units an arm. Which it is follows from what was recorded, never from how it turned out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from promptab.analysis.estimate import arm_means
-from promptab.analysis.evidence import Evidence, MetricEvidence
+from promptab.analysis.evidence import Evidence, MetricEvidence, UnitTotal
 from promptab.analysis.inference import FEW_SEQUENTIAL_UNITS, are_trials, arms_of
 from promptab.analysis.result import GuardReading, GuardTechnique, MetricAnalysis, Safety
 from promptab.analysis.sentences import of_guard
@@ -24,7 +24,7 @@ from promptab.stats import sequential
 from promptab.stats.contrast import over_common_epochs
 from promptab.stats.guardrail import relative_margin_effect
 from promptab.stats.interval import Side
-from promptab.stats.rate_bound import rate_log_e_value
+from promptab.stats.rate_bound import rate_log_e_value, unit_rate_log_e_value
 from promptab.stats.rate_regression import DealtRates, regression_log_e_value
 from promptab.stats.ratio import rate_variance, ratio_mean
 from promptab.stats.score_bound import score_log_e_value, score_regression_log_e_value
@@ -83,6 +83,18 @@ class _Case(NamedTuple):
             return None
         return definition.lowest, definition.highest
 
+    @property
+    def broken(self) -> Side:
+        """The side of its bound on which an absolute guardrail has failed."""
+        return "less" if self.guardrail.kind == "at_least" else "greater"
+
+    @property
+    def is_bet_on(self) -> bool:
+        """Whether its units are bet on while they are few, and have a confidence sequence later."""
+        if self.guardrail.is_absolute and self.metric.definition.is_rate:
+            return not are_trials(self.metric.pooled(self.variant))
+        return self.bounds is not None
+
     def units(self, variant: str) -> int:
         if self.metric.definition.kind == "quantile":
             return sum(arm.units for arm in self.metric.quantiles.get(variant, {}).values())
@@ -96,14 +108,13 @@ class _Test(NamedTuple):
 
 def _reading(case: _Case, policy: Policy, metric: MetricAnalysis) -> GuardReading:
     guardrail, estimate = case.guardrail, metric.estimates[case.variant]
-    # scores are bet on while they are few, and have a confidence sequence later: each has its half
-    alpha = case.alpha if case.bounds is None else case.alpha / 2.0
+    # a bet, and the confidence sequence that takes its place, have a half each
+    alpha = case.alpha / 2.0 if case.is_bet_on else case.alpha
     verdict: Safety = "undecided"
     if guardrail.is_absolute:
-        broken: Side = "less" if guardrail.kind == "at_least" else "greater"
-        found = _against_bound(case, broken, alpha)
+        found = _against_bound(case, case.broken, alpha)
         # all guardrails have to be kept before anything is promoted, so this alpha is not shared
-        kept = _against_bound(case, _OTHER_SIDE[broken], policy.alpha).p_value
+        kept = _against_bound(case, _OTHER_SIDE[case.broken], policy.alpha).p_value
         if kept is not None and kept <= policy.alpha:
             verdict = "pass"
     else:
@@ -145,7 +156,11 @@ def _against_bound(case: _Case, claim: Side, alpha: float) -> _Test:
         log_e = score_log_e_value(scores, bound=bound, claim=claim, low=low, high=high, alpha=alpha)
         return _Test("betting", _p_value(log_e))
     if case.units(case.variant) < FEW_SEQUENTIAL_UNITS:
-        return _Test("not enough data")
+        # alpha is halved for a failure alone: to pass, the confidence sequence has all of it
+        totals = _rate_totals(case) if claim == case.broken else None
+        if totals is None:
+            return _Test("not enough data")
+        return _Test("betting", _p_value(unit_rate_log_e_value(totals, bound=bound, claim=claim)))
     if evidence.definition.kind == "quantile":
         mean = over_common_epochs(arm_means(evidence, [case.variant])).get(case.variant)
     else:
@@ -231,12 +246,23 @@ def _scores(case: _Case) -> Sequence[float] | None:
     if case.metric.units is None or case.bounds is None:
         return None
     low, high = case.bounds
-    units = [
-        unit for _, of_epoch in sorted(case.metric.units.get(case.variant, {}).items()) for unit in of_epoch
-    ]
+    units = _single_units(case)
     if not all(n == 1.0 and low <= score <= high for n, score in units):
         return None
     return [score for _, score in units]
+
+
+def _rate_totals(case: _Case) -> Sequence[UnitTotal] | None:
+    """Return the variant's single units of a rate, where they are few and their outcomes are 0 or 1."""
+    if case.metric.units is None or not case.metric.definition.is_rate:
+        return None
+    units = _single_units(case)
+    return units if all(0.0 <= s <= n for n, s in units) else None
+
+
+def _single_units(case: _Case) -> Sequence[UnitTotal]:
+    by_epoch = {} if case.metric.units is None else case.metric.units.get(case.variant, {})
+    return [unit for _, of_epoch in sorted(by_epoch.items()) for unit in of_epoch]
 
 
 def _p_value(log_e: float) -> float:

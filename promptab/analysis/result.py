@@ -198,9 +198,10 @@ class GuardReading(Record):
     metric: str
     variant: str
     value: float | None
-    """Of the variant; None where nothing carried the metric."""
+    """Of the variant; None where nothing carried the metric. Of a quantile after a guarded promotion: the share of its
+    single values that are beyond the line."""
     control: float | None
-    """The control's value, of a guardrail that is relative to it."""
+    """The control's value, of a guardrail that is relative to it; None where `value` is a share of values."""
     units: int
     """Of the variant, that the metric is over."""
     p_value: float | None

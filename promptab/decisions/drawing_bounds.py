@@ -85,6 +85,9 @@ def _relative(guardrail: Guardrail, alpha: float, events: Sequence[PastEvent], p
         return none.model_copy(update={**told, "detail": detail})
     margin = guardrail.amount * abs(past.worth) if guardrail.relative else guardrail.amount
     amount = past.worth - margin if claim == "less" else past.worth + margin
+    if definition.is_rate:
+        # a margin may reach past what a rate can be, and then no version is beyond it
+        amount = min(1.0, max(0.0, amount))
     drawn = _bound(guardrail, claim, amount, (1.0 - HISTORY_SHARE) * alpha)
     side = "at least" if claim == "less" else "at most"
     detail = (

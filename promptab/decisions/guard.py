@@ -27,8 +27,8 @@ GuardStatus = Literal["watching", "kept", "rolled_back", "moved"]
 GUARD = "guard"
 """The key by which the inputs of a decision about a guard are told from those about an experiment."""
 
-FEW_SCORES = 100
-"""Up to so many units their single scores are read: methods for few units want them."""
+FEW_UNITS = 100
+"""Up to so many units each is read by itself: methods for few units want them."""
 
 
 class PastEvent(NamedTuple):
@@ -88,6 +88,8 @@ class GuardTally(Record):
     """Units that are an event each, since it names none."""
     scores: tuple[float, ...] | None = None
     """In the order of their arrival, where there are few and each is one of a unit."""
+    units: tuple[tuple[float, float], ...] | None = None
+    """(n, s) of each unit, of a rate of which a few units have several outcomes."""
 
 
 class Guard(Record):
@@ -117,6 +119,14 @@ class Guard(Record):
     """In the order of the bounds."""
     watermark: int
     """The last event that is in the tallies."""
+
+    @property
+    def weigh_rates(self) -> tuple[bool, ...]:
+        """Whether each bound is one of a rate, quantiles included; empty before the first look."""
+        pairs = zip(self.bounds or (), self.policy.guardrails, strict=False)
+        return tuple(
+            bound.threshold is not None or definition_of(guardrail).is_rate for bound, guardrail in pairs
+        )
 
     @property
     def prompt(self) -> str:

@@ -1,8 +1,8 @@
 """From what a guarded version has had since its promotion to a decision: go on, roll back, or let it be.
 
-Pure, and right at every look: rates of which every unit has one outcome, and quantiles, are weighed by exact
-e-processes, the few single units of bounded scores by betting, and everything else by one-sided asymptotic confidence
-sequences, which wait for 100 units.
+Pure, and right at every look: rates of which every unit has one outcome, and quantiles of one value each, are weighed
+by exact e-processes; few units with several outcomes of a rate, or of bounded scores, by betting; and everything else
+by one-sided asymptotic confidence sequences, which wait for 100 units.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from promptab.plan import TUNING_UNITS
 from promptab.policy import Policy
 from promptab.stats import sequential
 from promptab.stats.metric import MetricDefinition
-from promptab.stats.rate_bound import rate_log_e_value
-from promptab.stats.ratio import ratio_mean
+from promptab.stats.rate_bound import rate_log_e_value, unit_rate_log_e_value
+from promptab.stats.ratio import rate_variance, ratio_mean
 from promptab.stats.score_bound import score_log_e_value
 
 
@@ -123,7 +123,8 @@ def _reading(guardrail: Guardrail, bound: GuardBound, tally: GuardTally, version
         metric=bound.metric,
         variant=version,
         value=sums.s / sums.n if sums.n else None,
-        control=bound.previous,
+        # a quantile is weighed as a share, which what the version before had is none of
+        control=bound.previous if bound.threshold is None else None,
         units=sums.units,
         p_value=found.p_value,
         alpha=found.alpha,
@@ -144,10 +145,13 @@ def _weighed(definition: MetricDefinition, bound: GuardBound, tally: GuardTally)
     if is_rate and are_trials(sums):
         log_e = rate_log_e_value(round(sums.s), sums.units, bound=bound.bound, claim=bound.claim)
         return _Test("exact rates", bound.alpha, math.exp(-max(0.0, log_e)))
-    bets = not is_rate and definition.lowest is not None and definition.highest is not None
-    # scores are bet on while they are few, and have a confidence sequence later: each has its half
-    alpha = bound.alpha / 2.0 if bets else bound.alpha
-    if bets and tally.scores is not None:
+    scores = not is_rate and definition.lowest is not None and definition.highest is not None
+    # a bet, and the confidence sequence that takes its place, have a half each
+    alpha = bound.alpha / 2.0 if scores or is_rate else bound.alpha
+    if is_rate and tally.units is not None and all(0.0 <= s <= n for n, s in tally.units):
+        log_e = unit_rate_log_e_value(tally.units, bound=bound.bound, claim=bound.claim)
+        return _Test("betting", alpha, math.exp(-max(0.0, log_e)))
+    if scores and tally.scores is not None:
         log_e = score_log_e_value(
             tally.scores,
             bound=bound.bound,
@@ -161,9 +165,10 @@ def _weighed(definition: MetricDefinition, bound: GuardBound, tally: GuardTally)
     if mean is None or not (mean.variance > 0.0 and math.isfinite(mean.variance)):
         # what never varied does not tell how much it varies
         return _Test("not enough data", alpha)
+    variance = rate_variance(mean, at=bound.bound) if is_rate else mean.variance
     p_value = sequential.p_value(
         mean.value,
-        math.sqrt(mean.variance),
+        math.sqrt(variance),
         mean.units,
         null=bound.bound,
         tuning_units=TUNING_UNITS,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.calibration.bandits import NULL_SETTINGS, REAL_SETTINGS, simulate_bandit
 from tests.calibration.dealing import BROKEN, DEALINGS, alarms
-from tests.calibration.detections import Detection, detected, falls
+from tests.calibration.detections import CLUSTERED, Detection, clustered_detected, detected, falls
 from tests.calibration.experiments import Setting, Visits, simulate
 from tests.calibration.outcomes import BASE, METRICS, Population
 from tests.calibration.quantile_rollouts import quantile_rollouts
@@ -177,6 +177,10 @@ def acting(runs: Runs) -> dict[Key, Job]:
         )
     for fall in falls():
         todo["detections", fall] = partial(detected, fall, runs=runs.null, seed=seed("detections", fall))
+    for clustered in CLUSTERED:
+        todo["clustered detections", clustered] = partial(
+            clustered_detected, clustered, runs=runs.dear, seed=seed("clustered detections", clustered)
+        )
     return todo
 
 

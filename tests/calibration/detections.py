@@ -10,11 +10,11 @@ import numpy as np
 
 from promptab.decisions.decision import Action
 from promptab.guardrails import Guardrail
-from tests.calibration.outcomes import Bools
+from tests.calibration.outcomes import Bools, Population, draw
 from tests.calibration.rollouts import UNITS, Watched, first_action
-from tests.calibration.streams import Stream, Totals
+from tests.calibration.streams import CORRELATION, Stream, Totals
 from tests.calibration.tally import ALPHA
-from tests.calibration.verdicts import TREATMENT, bound_broken, dealt_rates_log_e, is_shown
+from tests.calibration.verdicts import TREATMENT, Watch, bound_broken, dealt_rates_log_e, is_shown
 
 EVERY = 5
 CONTROL_RATE = 0.9
@@ -91,6 +91,42 @@ def falls() -> list[Fall]:
     bounded = [Fall(rate) for rate in rates]
     beside = [Fall(rate, share) for share in SHARES for rate in rates]
     return [*bounded, *beside, Fall(KEPT_RATE, bound=SEED_BOUND)]
+
+
+class ClusteredFall(NamedTuple):
+    """A treatment's success rate behind a bound, of units with several events that resemble each other."""
+
+    rate: float
+    bound: float
+    events: int = 10
+    """The mean of a geometric count."""
+
+
+CLUSTERED = (
+    *(ClusteredFall(rate, CONTROL_RATE) for rate in (0.85, 0.8, 0.7, 0.5, 0.9)),
+    *(ClusteredFall(rate, 0.98) for rate in (0.95, 0.9, 0.98)),
+)
+
+
+def clustered_detected(fall: ClusteredFall, *, runs: int, seed: int, units: int = UNITS) -> Detection:
+    """Look after every 5 units, all of them treated."""
+    guardrail = Guardrail(metric="success_rate", at_least=fall.bound)
+    one = Watched("success_rate", (guardrail.text,))
+    generator = np.random.default_rng(seed)
+    found: dict[str, list[int | None]] = {"guardrail": [], "seed": []}
+    for _ in range(runs):
+        population = Population("success_rate", fall.events, CORRELATION)
+        drawn = draw(generator, population, np.full((1, units), fall.rate))
+        totals = Totals(drawn.per_unit(drawn.weights)[0], drawn.per_unit(drawn.values)[0])
+        stream = Stream.of(np.ones(units, dtype=np.bool_), {"success_rate": totals}, share=1.0, every=EVERY)
+        stopped = first_action(stream, one, Watch(stream).fails(guardrail, ALPHA), every=EVERY)
+        assert stopped is None or stopped[1] == "rollback"
+        sums = stream.sums["success_rate"]
+        found["guardrail"].append(None if stopped is None else (stopped[0] + 1) * EVERY)
+        events, successes = sums.n[TREATMENT], sums.s[TREATMENT]
+        by_seed = (events > SEED_EVENTS) & (successes < SEED_BOUND * events)
+        found["seed"].append(int(by_seed.argmax() + 1) * EVERY if by_seed.any() else None)
+    return Detection(runs, Delay.of(found["guardrail"]), Delay.of(found["seed"]))
 
 
 def detected(fall: Fall, *, runs: int, seed: int, units: int = UNITS) -> Detection:

@@ -7,7 +7,7 @@ from typing import get_args
 from tests.calibration import prose
 from tests.calibration.cells import Found, detection_of, tally_of
 from tests.calibration.checks import FALSE_ALARM, WRONG, Check, check
-from tests.calibration.detections import Delay, Fall, falls
+from tests.calibration.detections import CLUSTERED, Delay, Fall, falls
 from tests.calibration.markdown import Section, marked, percent, table
 from tests.calibration.quantile_rollouts import BEHIND_BOUND, BESIDE_CONTROL
 from tests.calibration.rollouts import EVENTS_OF_UNITS, EVERY, Rollouts, Situation, watched
@@ -102,8 +102,32 @@ def detections(found: Found) -> Section:
         beside=AIMED_BESIDE,
         missed=f"; missed: {'; '.join(missed)}" if missed else ", and reached in every row",
     )
-    text = f"## {prose.DETECTIONS_TITLE}\n\n{words}\n\n{table(headings, lines)}"
-    return Section(prose.DETECTIONS_TITLE, text, checks)
+    clustered, of_rows = _clustered_detections(found)
+    text = f"## {prose.DETECTIONS_TITLE}\n\n{words}\n\n{table(headings, lines)}\n\n{clustered}"
+    return Section(prose.DETECTIONS_TITLE, text, [*checks, *of_rows])
+
+
+def _clustered_detections(found: Found) -> tuple[str, list[Check]]:
+    lines: list[list[str]] = []
+    checks: list[Check] = []
+    for fall in CLUSTERED:
+        one = detection_of(found, "clustered detections", fall)
+        against = f"a bound of {percent(fall.bound, 0)}"
+        told = [_delay(delay, one.runs) for delay in (one.guardrail, one.seed)]
+        if fall.rate >= fall.bound:
+            tally = Tally(one.runs, [("rollback", one.guardrail.stopped)])
+            where = f"{against}, {fall.events} events"
+            checks.append(check(FALSE_ALARM, tally, "rollback", where=where, told=told[0][0]))
+            told[0][0] = marked(told[0][0], checks[-1])
+        lines.append([against, percent(fall.rate, 0), *told[0], *told[1]])
+    delays = ["rolled back", "median", "90th percentile"]
+    headings = ["held against", "success rate", *delays, "seed 003: rolled back", *delays[1:]]
+    return f"### {prose.CLUSTERED_TITLE}\n\n{prose.CLUSTERED}\n\n{table(headings, lines)}", checks
+
+
+def _delay(delay: Delay, runs: int) -> list[str]:
+    units = ("" if count is None else f"{count:,}" for count in (delay.median, delay.ninetieth))
+    return [percent(delay.stopped / runs), *units]
 
 
 def is_as_aimed(delay: Delay, fall: Fall) -> bool:

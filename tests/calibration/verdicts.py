@@ -18,7 +18,7 @@ from promptab.gathering import FEW_UNITS as FEW_SINGLE_UNITS
 from promptab.guardrails import Guardrail
 from promptab.stats.interval import Side
 from promptab.stats.metric import MetricDefinition
-from promptab.stats.rate_bound import rate_log_e_value
+from promptab.stats.rate_bound import rate_log_e_value, unit_rate_log_e_value
 from promptab.stats.rate_regression import _gains, _points
 from promptab.stats.score_bound import score_log_e_value, score_regression_log_e_value
 from promptab.stats.sequential import tuning
@@ -55,6 +55,8 @@ class Watch:
         if _is_score(definition):
             alpha /= 2.0
         beyond = _worse_side(guardrail, definition)
+        if guardrail.is_absolute and definition.is_rate:
+            return self._rate_fails(guardrail, beyond, alpha)
         if guardrail.is_absolute:
             return self._beyond_bound(guardrail, beyond, alpha)
         return self._beyond_control(guardrail, definition, alpha)
@@ -95,6 +97,21 @@ class Watch:
 
     def _definition(self, guardrail: Guardrail) -> MetricDefinition:
         return PLAN.definition(guardrail.metric)
+
+    def _rate_fails(self, guardrail: Guardrail, beyond: Side, alpha: float) -> Bools:
+        """Say at which looks a rate behind a bound fails: by trials with all of `alpha`, else by bets and later by a
+        confidence sequence with half of it each.
+        """
+        sums = self.stream.sums[guardrail.metric]
+        units, single = sums.units[TREATMENT], sums.are_trials[TREATMENT]
+        found = self._beyond_bound(guardrail, beyond, alpha / 2.0)
+        if single.any():
+            found = np.where(single, bound_broken(self.stream, guardrail, beyond, alpha), found)
+        for look in np.flatnonzero(~single & (units < FEW_SEQUENTIAL_UNITS)):
+            totals = self.stream.single_units(guardrail.metric, int(look))["treatment"][0]
+            log_e = unit_rate_log_e_value(totals, bound=guardrail.amount, claim=beyond)
+            found[look] = log_e >= -math.log(alpha / 2.0) - _ROUNDING
+        return found
 
     def _beyond_bound(self, guardrail: Guardrail, beyond: Side, alpha: float) -> Bools:
         definition = self._definition(guardrail)

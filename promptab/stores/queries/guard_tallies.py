@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from promptab.decisions.guard import FEW_SCORES, GuardBound, GuardTally, PastEvent, Weighed
+from promptab.decisions.guard import FEW_UNITS, GuardBound, GuardTally, PastEvent, Weighed
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
 from promptab.stores.queries.unit_facts import Series
@@ -165,18 +165,25 @@ class GuardTallyQueries:
         return None if first is None else (first, last)
 
 
-async def few_scores(
-    connection: AsyncConnection, guard_id: str, place: int, sums: UnitSums
-) -> tuple[float, ...] | None:
-    """Return the scores of a guard's units in the order of their arrival, where these are few and have one each."""
-    if sums.units > FEW_SCORES or not sums.units == sums.n == sums.nn:
-        return None
+async def with_few_units(
+    connection: AsyncConnection, guard_id: str, place: int, tally: GuardTally, *, is_rate: bool
+) -> GuardTally:
+    """Return the tally with its single units in the order of their arrival, where these are few: of each its score
+    where they have one each, and else, of a rate, its (n, s).
+    """
+    sums = tally.sums
+    single = sums.units == sums.n == sums.nn
+    if sums.units > FEW_UNITS or not (single or is_rate):
+        return tally
     query = (
-        select(guard_units.c.s)
+        select(guard_units.c.n, guard_units.c.s)
         .where(guard_units.c.guard_id == guard_id, guard_units.c.bound == place)
         .order_by(guard_units.c.first_sequence)
     )
-    return tuple((await connection.execute(query)).scalars())
+    units = [(float(row.n), float(row.s)) for row in await connection.execute(query)]
+    if single:
+        return tally.model_copy(update={"scores": tuple(s for _, s in units)})
+    return tally.model_copy(update={"units": tuple(units)})
 
 
 def _unit() -> ColumnElement[Any]:

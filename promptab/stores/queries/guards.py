@@ -13,7 +13,7 @@ from promptab.decisions.guard import Guard, GuardBound, GuardStatus, GuardTally
 from promptab.models import Environment, PromptType
 from promptab.policy import Policy
 from promptab.stats.summary import UnitSums
-from promptab.stores.queries.guard_tallies import few_scores
+from promptab.stores.queries.guard_tallies import with_few_units
 from promptab.stores.schema import events
 from promptab.stores.watch_schema import guard_units, guards
 
@@ -35,17 +35,15 @@ class GuardQueries:
         return began
 
     async def by_id(self, guard_id: str) -> Guard | None:
-        """Return a guard as it stands, with the single scores of those of its tallies that have few."""
+        """Return a guard as it stands, with the single units of those of its tallies that have few."""
         query = select(guards).where(guards.c.guard_id == guard_id)
         row = (await self._connection.execute(query)).one_or_none()
         if row is None:
             return None
         guard = _record(row)
         tallies = [
-            tally.model_copy(
-                update={"scores": await few_scores(self._connection, guard_id, place, tally.sums)}
-            )
-            for place, tally in enumerate(guard.tallies)
+            await with_few_units(self._connection, guard_id, place, tally, is_rate=is_rate)
+            for place, (tally, is_rate) in enumerate(zip(guard.tallies, guard.weigh_rates, strict=True))
         ]
         return guard.model_copy(update={"tallies": tuple(tallies)})
 
