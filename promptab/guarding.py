@@ -24,6 +24,7 @@ from promptab.managed import Clock
 from promptab.models import Deployment, Environment, PromptVersion
 from promptab.pointing import Occasion, existing_version, roll_back, rollback_target
 from promptab.policy import Policy
+from promptab.spelling import check_guard_names
 from promptab.stores.base import Store, Transaction, Work
 from promptab.totalling import add_up, fold_all
 
@@ -59,8 +60,10 @@ async def begin_guard(
 ) -> Guard:
     """Begin to watch a version that is live, inside an open write; the same guard that watches it already goes on.
 
-    Raises `StateError` where nothing was live before that could be gone back to.
+    Raises `StateError` where nothing was live before that could be gone back to, and `InvalidInputError` for a
+    guardrail on what is probably a slip in a metric's name.
     """
+    await check_guard_names(tx, policy)
     before = await rollback_target(tx, version.prompt_type, version.name, environment)
     if before is None:
         raise StateError(
