@@ -252,7 +252,14 @@ async def _taken_back(
 
 async def _raise_alerts(tx: Transaction, guard: Guard, stored: StoredDecision) -> None:
     readings = _readings(guard, stored.decision)
-    await raise_guard_alerts(tx, stored.decision, readings, decision_id=stored.decision_id)
+    await raise_guard_alerts(
+        tx,
+        stored.decision,
+        readings,
+        uncarried=guard.uncarried,
+        events=max((tally.events for tally in guard.tallies), default=0),
+        decision_id=stored.decision_id,
+    )
 
 
 def _readings(guard: Guard, decision: Decision) -> Sequence[GuardReading]:

@@ -11,7 +11,7 @@ from promptab import InvalidInputError, Lab
 from promptab.stats.metric import BUILT_IN_METRICS, MEASURE_ALIASES
 from promptab.stats.misspelling import remedy_for
 from tests.conftest import url_of
-from tests.rollouts import CANDIDATE, CONTROL, staged
+from tests.rollouts import CANDIDATE, CONTROL, EQUAL, PROMPT, staged
 
 
 @pytest.fixture(params=["file", "postgres"])
@@ -105,3 +105,44 @@ async def test_a_name_that_the_plan_declares_or_events_carry_is_ones_own(lab: La
         scene.versions[CANDIDATE].version_id, guard={"guardrails": ["ratings >= 2"], "longest_hours": 1}
     )
     assert await scene.live() == CANDIDATE
+
+
+async def alerted(lab: Lab) -> list[str]:
+    return [f"{told.alert.kind}: {told.alert.sentence}" for told in await lab.alerts.list_alerts()]
+
+
+async def test_a_guardrail_that_nothing_carries_is_told_in_the_decision_and_by_an_alert(lab: Lab) -> None:
+    scene = await staged(lab, {"guardrails": ["politeness >= 0.8"], "ramp": [0.5, 1.0]})
+    await scene.record(EQUAL, units=99)
+    assert "politeness: is it recorded" not in (await lab.decide("support_reply")).decision.sentence
+    await scene.record(EQUAL, units=1, prefix="last")
+    stored = await lab.decide("support_reply")
+    told = "none of 200 units carries politeness: is it recorded, and under that name?"
+    assert (stored.decision.action, stored.decision.sentence.endswith(told)) == ("ramp", True)
+    assert [told for told in await alerted(lab) if "uncarried" in told] == [f"uncarried: {told}"]
+    assert (await lab.decide("support_reply")).decision_id == stored.decision_id
+    await scene.record(EQUAL, units=1, prefix="then", metrics={key: {"politeness": 0.9} for key in EQUAL})
+    assert "is it recorded" not in (await lab.decide("support_reply")).decision.sentence
+
+
+async def test_a_primary_metric_that_nothing_carries_is_told(lab: Lab) -> None:
+    scene = await staged(lab, {}, primary_metric="usefulness")
+    await scene.record(EQUAL, units=100)
+    told = (await lab.decide("support_reply")).decision.sentence
+    assert "none of 200 units carries usefulness" in told
+
+
+async def test_a_guarded_version_tells_what_none_of_its_events_carries(lab: Lab) -> None:
+    scene = await staged(lab)
+    version_id = scene.versions[CANDIDATE].version_id
+    await lab.versions.promote(version_id, guard={"guardrails": ["politeness >= 0.8", "success_rate >= 0.5"]})
+    [first] = [
+        update async for update in lab.watch(["/".join(reversed(PROMPT))], once=True) if update.decision
+    ]
+    assert "carried politeness yet" in first.sentence
+    for count in (150, 50):
+        await lab.metrics.record_many({"version_id": version_id, "success": True} for _ in range(count))
+        updates = [update async for update in lab.watch(once=True) if update.decision]
+    assert "politeness >= 0.8: none of 200 events carries politeness: is it recorded" in updates[-1].sentence
+    told = [told for told in await alerted(lab) if "uncarried" in told]
+    assert told == ["uncarried: none of 200 events carries politeness: is it recorded, and under that name?"]

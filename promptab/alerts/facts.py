@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from promptab.alerts.alert import AlertKind, Numbers, Severity
 from promptab.analysis.result import AnalysisResult, GuardReading, MetricAnalysis, VariantDifference
+from promptab.analysis.uncarried import uncarried_clause, uncarried_metrics
 from promptab.decisions.decision import Decision
 from promptab.errors import InvalidInputError
 from promptab.plan import AnalysisPlan
@@ -60,6 +61,7 @@ def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -
             for fact in _significant(primary, difference, analysis, is_valid=not mismatches)
         ),
         *_sample_size(analysis, primary, plan, withdrawn),
+        *uncarried_facts(uncarried_metrics(analysis), sum(analysis.units.values()), "units"),
         *_awaiting(decision),
     ]
 
@@ -67,6 +69,14 @@ def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -
 def guardrail_facts(readings: Sequence[GuardReading]) -> list[Fact]:
     """Return what holds or lingers about guardrails."""
     return [fact for reading in readings for fact in _guardrail(reading)]
+
+
+def uncarried_facts(metrics: Sequence[str], count: int, what: str) -> list[Fact]:
+    """Return that none of so many units, or events, carries these metrics."""
+    return [
+        Fact("uncarried", metric, "warning", uncarried_clause(metric, f"{count} {what}"), {what: count})
+        for metric in metrics
+    ]
 
 
 def _mismatches(analysis: AnalysisResult) -> Iterator[Fact]:

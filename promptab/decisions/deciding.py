@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from promptab.analysis.result import AnalysisResult, GuardReading, MetricAnalysis, VariantDifference
+from promptab.analysis.uncarried import uncarried_clause, uncarried_metrics
 from promptab.analysis.winning import winner_of
 from promptab.checks import check_time
 from promptab.decisions.case import MISMATCHES, Case, Found
@@ -48,7 +49,7 @@ def decide(analysis: AnalysisResult, policy: Policy, now: datetime, state: Decis
         step=found.step,
         traffic=None if found.step is None else policy.ramp[found.step].traffic,
         numbers={name: _finite(value) for name, value in found.numbers.items()},
-        sentence=found.sentence,
+        sentence="; ".join([found.sentence, *_uncarried(analysis)]),
         policy_digest=policy.digest,
         inputs=DecisionInputs(
             # what is drawn or explored is no ground of a decision
@@ -366,6 +367,12 @@ def _primary_numbers(case: Case, key: str) -> dict[str, float | int | None]:
         "units": primary.estimates[key].units,
         "control_units": primary.estimates[case.analysis.control].units,
     }
+
+
+def _uncarried(analysis: AnalysisResult) -> list[str]:
+    """Say what is asked about and never recorded: it bars a promotion, or it can never fail."""
+    units = sum(analysis.units.values())
+    return [uncarried_clause(name, f"{units} units") for name in uncarried_metrics(analysis)]
 
 
 def _finite(value: float | None) -> float | None:

@@ -91,10 +91,13 @@ class GuardTallyQueries:
                 events.c.version_id == guard.version_id,
                 events.c.at >= guard.since,
             ]
+            counted = select(func.count()).select_from(events).where(*within)
+            more = (await self._connection.execute(counted)).scalar_one()
             sums = [
                 await self._added(guard_id, place, each, guard.sums[place], within)
                 for place, each in enumerate(weighed)
             ]
+            sums = [tally.model_copy(update={"events": tally.events + more}) for tally in sums]
             await self._connection.execute(
                 update(guards)
                 .where(guards.c.guard_id == guard_id)
@@ -111,7 +114,7 @@ class GuardTallyQueries:
         within: Sequence[ColumnElement[bool]],
     ) -> GuardTally:
         """Add the events to the units that they are of; return the sums over units as they are then."""
-        before = GuardTally(sums=UnitSums(*document["sums"]), single_events=document["single_events"])
+        before = GuardTally.model_validate({**document, "sums": UnitSums(*document["sums"])})
         if weighed.bound.bound is None:
             return before
         center = weighed.bound.bound
@@ -127,7 +130,8 @@ class GuardTallyQueries:
         sums = UnitSums(units=int(row.units), center=center, **grown)
         if before.sums.units:
             sums = UnitSums(*map(operator.add, before.sums, sums))._replace(center=center)
-        return GuardTally(sums=sums, single_events=before.single_events + int(row.alone or 0))
+        alone = before.single_events + int(row.alone or 0)
+        return before.model_copy(update={"sums": sums, "single_events": alone})
 
     def _fresh(self, weighed: Weighed, within: Sequence[ColumnElement[bool]]) -> Select[Any]:
         """Return what the events add up to by unit."""

@@ -139,4 +139,4 @@ def _record(row: Row[Any]) -> Guard:
 
 
 def _tally(document: Any) -> GuardTally:
-    return GuardTally(sums=UnitSums(*document["sums"]), single_events=document["single_events"])
+    return GuardTally.model_validate({**document, "sums": UnitSums(*document["sums"])})
