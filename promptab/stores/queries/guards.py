@@ -12,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.decisions.guard import Guard, GuardBound, GuardStatus, GuardTally
 from promptab.models import Environment, PromptType
 from promptab.policy import Policy
-from promptab.stats.summary import UnitSums
-from promptab.stores.queries.guard_tallies import few_scores
+from promptab.stores.queries.guard_tallies import few_scores, tally_of
 from promptab.stores.schema import events
 from promptab.stores.watch_schema import guard_units, guards
 
@@ -134,9 +133,5 @@ def _record(row: Row[Any]) -> Guard:
     return Guard(
         **fields,
         bounds=None if bounds is None else tuple(GuardBound.model_validate(bound) for bound in bounds),
-        tallies=tuple(_tally(document) for document in sums),
+        tallies=tuple(tally_of(document) for document in sums),
     )
-
-
-def _tally(document: Any) -> GuardTally:
-    return GuardTally.model_validate({**document, "sums": UnitSums(*document["sums"])})
