@@ -21,8 +21,6 @@ NEAR, STILL_NEAR = 1 / 2, 1 / 3
 """How far the evidence against a guardrail has come, of its way to failing it: log p over log alpha."""
 STILL_SIGNIFICANT = 2.0
 """A difference that was shown remains one up to this many times alpha."""
-POWER = 0.8
-"""With which the smallest effect worth having is to be found, for the sample size to be reached."""
 STILL_REACHED = 0.8
 """What is needed is worked out from what varies, and grows and shrinks with it."""
 
@@ -146,7 +144,7 @@ def _sample_size(
         return
     told = f"The sample size is reached: every variant has at least {needed} units with {primary.metric}"
     if needed > plan.minimum_units:
-        told += f", with which the smallest effect worth having is found in {100 * POWER:.0f} % of cases"
+        told += f", with which the smallest effect worth having is found in {100 * plan.power:.3g} % of cases"
     yield Fact("sample_size", "", "info", told, {"units": fewest, "needed": needed}, holds=fewest >= needed)
 
 
@@ -169,7 +167,7 @@ def _planned_units(
     sd = control.se * math.sqrt(control.units)
     question = SizeQuestion(
         effect=primary.smallest_effect,
-        power=POWER,
+        power=plan.power,
         relative=primary.relative,
         alpha=1.0 - analysis.confidence,
         variants=variants,
