@@ -17,6 +17,8 @@ from promptab.decisions.decision import Decision, DecisionState
 from promptab.errors import InvalidInputError
 from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
+from promptab.stats.metric import MetricDefinition
+from promptab.stats.summary import UnitSums
 from tests.outcomes import NOON, START, Arms, declared, evidence_of, mirrored, rate, values
 
 BETTER: dict[str, Any] = {"success_rate": {"a": {0: rate(1_500, 2_000)}, "b": {0: rate(1_800, 2_000)}}}
@@ -549,3 +551,12 @@ def test_what_is_in_production_is_not_rolled_back_on_numbers_that_are_doubted() 
     crooked = {0: {"a": 0.9, "b": 0.1}}
     said = policy(on_mismatch="notify")
     assert decided(WORSE, said, weights=crooked, state=live).action == "continue"
+
+
+def test_a_ratio_over_small_amounts_is_not_taken_for_one_that_nothing_carries() -> None:
+    per_cost = MetricDefinition(name="per_cost", kind="ratio", measure="score", denominator="cost")
+    plan = AnalysisPlan(minimum_units=2, metrics=(per_cost,))
+    small = UnitSums.of([(0.0001, 0.3)] * 1_000)
+    metrics: dict[str, Any] = EQUAL | {"per_cost": {key: {0: small} for key in "ab"}}
+    assert "per_cost" not in decided(metrics, plan=plan).sentence
+    assert "none of 2000 units carries per_cost" in decided(EQUAL, plan=plan).sentence

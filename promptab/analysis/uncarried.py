@@ -20,7 +20,8 @@ def uncarried_metrics(analysis: AnalysisResult) -> tuple[str, ...]:
     return tuple(
         name
         for name, metric in analysis.metrics.items()
-        if not any(found.events for found in metric.estimates.values())
+        # of a ratio `events` is the total of its denominator, which may be next to nothing
+        if not any(found.events or found.value is not None for found in metric.estimates.values())
     )
 
 
