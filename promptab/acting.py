@@ -260,7 +260,7 @@ async def _pause(act: _Act) -> _Done:
     progress, known = await act.progress(), act.decision.inputs
     if known is not None:
         analysis = AnalysisResult.model_validate(known.analysis)
-        grounds = grounds_of_pause(analysis, act.decision.rule)
+        grounds = grounds_of_pause(analysis, act.decision)
         told = dict.fromkeys((*progress.paused_for, *grounds))
         progress = progress.model_copy(update={"paused_for": tuple(told)})
     await with_status(act.tx, act.experiment, ExperimentStatus.PAUSED, now=act.now, progress=progress)

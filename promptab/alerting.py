@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from promptab.alerts.alert import Alert, Severity, alert_id
-from promptab.alerts.facts import Fact, facts_of, guardrail_facts
+from promptab.alerts.facts import Fact, facts_of, guardrail_facts, uncarried_facts
 from promptab.alerts.traffic import SOURCES, Source, beaten, rested, silence_of
 from promptab.analysis.result import AnalysisResult, GuardReading
 from promptab.decisions.decision import Action, Decision
@@ -40,10 +40,19 @@ async def raise_alerts(
 
 
 async def raise_guard_alerts(
-    tx: Transaction, decision: Decision, readings: Sequence[GuardReading], *, decision_id: str
+    tx: Transaction,
+    decision: Decision,
+    readings: Sequence[GuardReading],
+    *,
+    uncarried: Sequence[str],
+    events: int,
+    decision_id: str,
 ) -> list[Alert]:
-    """Do as much for a version that is guarded without an experiment; `decision` was made on these readings."""
-    return await _raise(tx, decision, guardrail_facts(readings), decision_id)
+    """Do as much for a version that is guarded without an experiment; `decision` was made on these readings, and none
+    of its events carries the metrics in `uncarried`.
+    """
+    facts = guardrail_facts(readings) + uncarried_facts(uncarried, events, "events")
+    return await _raise(tx, decision, facts, decision_id)
 
 
 async def raise_applied(tx: Transaction, stored: StoredDecision) -> list[Alert]:

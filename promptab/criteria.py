@@ -33,8 +33,6 @@ class AbTesting(NamedTuple):
     enabled: bool
     policy: Policy
     plan: AnalysisPlan
-    power: float
-    """Of sample sizes."""
     unit: UnitKind
     """What is randomised: `user_hash` is a user, `feature_hash` a set of features, and `random` a request."""
     hash_seed: str
@@ -67,10 +65,11 @@ def read_ab_testing(document: Mapping[str, Any]) -> AbTesting:
     """Read an `ab_testing` block, with or without that key around it; what it leaves out has the defaults shown there,
     and looks are as frequent as without it.
 
-    `significance_level` is alpha, `effect_size_threshold` the smallest effect as a share of the control's value, and
-    `min_sample_size_per_group` the plan's `minimum_units`. A winner is promoted where `auto_promote_winner` is true,
-    ends its experiment where only `auto_stop_on_significance` is, and is told otherwise; without
-    `early_stopping_enabled` nothing is promoted or stopped for its results before `max_duration_days` have passed.
+    `significance_level` is alpha, `effect_size_threshold` the smallest effect as a share of the control's value,
+    `min_sample_size_per_group` the plan's `minimum_units`, and `power` the plan's. A winner is promoted where
+    `auto_promote_winner` is true, ends its experiment where only `auto_stop_on_significance` is, and is told otherwise;
+    without `early_stopping_enabled` nothing is promoted or stopped for its results before `max_duration_days` have
+    passed.
 
     Raises `InvalidInputError` for unknown keys and values.
     """
@@ -208,8 +207,10 @@ class AbTestingBlock(Declared):
         return AbTesting(
             enabled=self.enabled,
             policy=policy,
-            plan=AnalysisPlan(minimum_units=defaults.min_sample_size_per_group),
-            power=check_number("ab_testing.default_settings.power", defaults.power, above=0.0, below=1.0),
+            plan=AnalysisPlan(
+                minimum_units=defaults.min_sample_size_per_group,
+                power=check_number("ab_testing.default_settings.power", defaults.power, above=0.0, below=1.0),
+            ),
             unit=_UNITS[self.traffic_allocation.method],
             hash_seed=self.traffic_allocation.hash_seed,
             check_interval_hours=monitoring.check_interval_hours,

@@ -51,6 +51,7 @@ from promptab.moving import reread, with_shadow, with_status, with_traffic, with
 from promptab.plan import AnalysisPlan
 from promptab.pointing import Occasion
 from promptab.policy import Policy
+from promptab.spelling import check_metric_names
 from promptab.starting import check_holdout, started
 from promptab.stores.base import Transaction
 
@@ -168,6 +169,7 @@ class ABTestManager(Assigning):
 
         async def work(tx: Transaction) -> PromptExperiment:
             await check_holdout(tx, experiment)
+            await check_metric_names(tx, experiment)
             await tx.experiments.insert(experiment)
             if status == ExperimentStatus.RUNNING:
                 return await started(tx, experiment, now)

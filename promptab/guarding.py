@@ -24,6 +24,7 @@ from promptab.managed import Clock
 from promptab.models import Deployment, Environment, PromptVersion
 from promptab.pointing import Occasion, existing_version, roll_back, rollback_target
 from promptab.policy import Policy
+from promptab.spelling import check_guard_names
 from promptab.stores.base import Store, Transaction, Work
 from promptab.totalling import add_up, fold_all
 
@@ -59,8 +60,10 @@ async def begin_guard(
 ) -> Guard:
     """Begin to watch a version that is live, inside an open write; the same guard that watches it already goes on.
 
-    Raises `StateError` where nothing was live before that could be gone back to.
+    Raises `StateError` where nothing was live before that could be gone back to, and `InvalidInputError` for a
+    guardrail on what is probably a slip in a metric's name.
     """
+    await check_guard_names(tx, policy)
     before = await rollback_target(tx, version.prompt_type, version.name, environment)
     if before is None:
         raise StateError(
@@ -249,7 +252,14 @@ async def _taken_back(
 
 async def _raise_alerts(tx: Transaction, guard: Guard, stored: StoredDecision) -> None:
     readings = _readings(guard, stored.decision)
-    await raise_guard_alerts(tx, stored.decision, readings, decision_id=stored.decision_id)
+    await raise_guard_alerts(
+        tx,
+        stored.decision,
+        readings,
+        uncarried=guard.uncarried,
+        events=max((tally.events for tally in guard.tallies), default=0),
+        decision_id=stored.decision_id,
+    )
 
 
 def _readings(guard: Guard, decision: Decision) -> Sequence[GuardReading]:

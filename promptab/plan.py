@@ -34,6 +34,9 @@ class AnalysisPlan(Declared):
     """Units of two arms together at which the sequential analysis is sharpest."""
     minimum_units: int = MINIMUM_UNITS
     """Units per variant below which nothing wins."""
+    power: Number = 0.8
+    """The chance with which the smallest effect worth having is to be found: by how many units are told to be enough.
+    No decision waits for it."""
     acceptable_loss: Number = 0.005
     """Bayesian: a variant is better when choosing it is expected to cost at most this share of the larger
     of both values (of a rate: of its rarer outcome), and choosing the control more."""
@@ -48,6 +51,7 @@ class AnalysisPlan(Declared):
         check_confidence("plan.confidence", self.confidence)
         check_count("plan.tuning_units", self.tuning_units, low=2, high=10**12)
         check_number("plan.acceptable_loss", self.acceptable_loss, above=0.0, high=1.0)
+        check_number("plan.power", self.power, above=0.0, below=1.0)
         check_count("plan.minimum_units", self.minimum_units, low=2, high=10**12)
         return self
 

@@ -79,8 +79,7 @@ class Rollout(Managed):
         else:
             raise ConflictError(f"experiment {found.name!r} is moved all the time; decide again later")
         now = self._clock()
-        production = look.standing.production
-        state = look.progress.decision_state(look.experiment, now, production=production)
+        state = look.progress.decision_state(look.experiment, now, live=look.standing.production)
         # clocks of several machines differ a little
         decision = decide(analysis, policy, max(now, state.started_at), state)
         standing, looked_at = look.standing, look.experiment

@@ -104,6 +104,17 @@ def test_the_sample_size_is_the_plans_and_what_the_smallest_effect_takes() -> No
     assert reached.sentence.endswith("with which the smallest effect worth having is found in 80 % of cases")
 
 
+def test_the_sample_size_is_reached_later_where_the_plan_asks_for_more_power() -> None:
+    many = {"success_rate": {"a": {0: rate(37_500, 50_000)}, "b": {0: rate(37_510, 50_000)}}}
+    found = {
+        power: facts(many, Policy(smallest_effect=0.05), plan=AnalysisPlan(minimum_units=2, power=power))
+        for power in (0.8, 0.99)
+    }
+    few, more = (found[power]["sample_size:"].numbers["needed"] or 0 for power in (0.8, 0.99))
+    assert more > 1.5 * few
+    assert "is found in 99 % of cases" in found[0.99]["sample_size:"].sentence
+
+
 def guard(p_value: float | None, *, alpha: float = 0.01) -> dict[str, bool]:
     """Return whether each fact about a guardrail holds, by its kind, where its reading has this p-value."""
     said = Policy(guardrails=["success_rate >= 0.1"])  # type: ignore[arg-type]

@@ -218,3 +218,21 @@ def test_promote_winner_without_a_winner_exits_with_wrong_state_and_the_reason(s
     assert said.code == 6
     assert "has no winner" in said.err
     assert served.json("deployments", "system/greeting") == []
+
+
+def test_what_is_left_out_is_as_the_project_has_it_for_its_experiments(shell: Shell) -> None:
+    words = ("--baseline", "0.15", "--mde", "0.10", "--relative")
+    usual = size(shell, *words)
+    block = "ab_testing: {default_settings: {power: 0.95, significance_level: 0.01}}\n"
+    (shell.folder / "promptab.yaml").write_text(block, encoding="utf-8")
+    assert [test["power"] for test in size(shell, *words)["tests"]] == pytest.approx([0.95, 0.95], abs=1e-3)
+    said = shell.run(EXPERIMENT, "sample-size", *words)
+    assert "note: power 0.95 and alpha 0.01 of the ab_testing block in promptab.yaml" in said.err
+    assert size(shell, *words) == size(shell, *words, "--power", "0.95", "--alpha", "0.01")
+    assert size(shell, *words, "--power", "0.8", "--alpha", "0.05") == usual
+    assert (
+        "--power" not in shell.run(EXPERIMENT, "sample-size", *words, "--power", "0.8", "--alpha", "0.1").err
+    )
+    disabled = block.replace("{default", "{enabled: false, default")
+    (shell.folder / "promptab.yaml").write_text(disabled, encoding="utf-8")
+    assert size(shell, *words) == usual

@@ -249,10 +249,12 @@ def test_a_file_that_is_named_and_not_there_is_no_file_without_policies(shell: S
 
 
 def test_a_plan_that_a_new_policy_does_not_bring_is_told(shell: Shell) -> None:
-    text = "ab_testing: {default_settings: {min_sample_size_per_group: 700}}\npolicies: {p: {alpha: 0.1}}\n"
+    text = "ab_testing: {default_settings: {min_sample_size_per_group: 700, power: 0.9}}\npolicies: {p: {alpha: 0.1}}\n"
     (shell.folder / "promptab.yaml").write_text(text, encoding="utf-8")
     shell.ok(*create(shell, "--policy", "p"))
-    assert "minimum_units 100 and not 700" in shell.run("experiment", "policy", "greeting", "ab_testing").err
+    told = shell.run("experiment", "policy", "greeting", "ab_testing").err
+    assert "minimum_units 100 and not 700" in told
+    assert "power 0.8 and not 0.9" in told
     assert "minimum_units" not in shell.run("experiment", "policy", "greeting", "p").err
 
 

@@ -16,7 +16,7 @@ from promptab import WatchUpdate
 from promptab.alerts.channel import AlertSettings
 from promptab.cli.exit_codes import ExitCode
 from promptab.cli.watch import _Shown, _watched, read_span
-from promptab.errors import InvalidInputError
+from promptab.errors import InvalidInputError, NotFoundError
 from tests.command_line import Shell, in_new_process
 
 POLICIES = """\
@@ -223,3 +223,49 @@ def test_a_version_that_is_live_already_is_guarded_in_sight(guarded: Shell) -> N
     again = guarded.ok("promote", "system/greeting@1.1.0", "--guard", "quick")
     assert again.splitlines()[1:] == ["guarded: `promptab watch` takes it back once a guardrail has failed"]
     assert "guarded" not in guarded.ok("promote", "system/greeting@1.1.0")
+
+
+@pytest.mark.parametrize("how", [("--once",), ()], ids=["once", "loop"])
+def test_an_unknown_name_among_several_ends_the_watch_before_it_begins(
+    guarded: Shell, how: tuple[str, ...]
+) -> None:
+    record(guarded, 0, 6)
+    said = guarded.run("watch", "system/greeting", "greting", *how)
+    assert (said.code, said.out) == (ExitCode.NOT_FOUND, "")
+    assert "no experiment or prompt 'greting'; " in said.err
+    assert "did you mean greeting" in said.err
+    assert [move["action"] for move in guarded.json("deployments", "system/greeting")] == ["promote"] * 2
+    assert "rollback 1.1.0" in guarded.ok("watch", "system/greeting", "greeting", "--once")
+
+
+def test_a_name_like_nothing_is_told_where_the_names_are(guarded: Shell) -> None:
+    said = guarded.run("watch", "zzz", "--once")
+    assert said.code == ExitCode.NOT_FOUND
+    assert "promptab experiment list" in said.err
+
+
+async def test_a_name_that_could_not_be_asked_for_is_held_against_the_store_once_it_is_back(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "promptab.db"
+    file.mkdir()
+    watching = asyncio.ensure_future(
+        _watched(
+            _Shown(as_json=False),
+            f"sqlite:///{file}",
+            ["greting"],
+            0.1,
+            AlertSettings(),
+            once=False,
+            apply=True,
+        )
+    )
+    try:
+        await asyncio.sleep(0.5)
+        assert not watching.done()
+        file.rmdir()
+        with pytest.raises(NotFoundError, match="greting"):
+            await asyncio.wait_for(watching, 20)
+    finally:
+        watching.cancel()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)

@@ -97,7 +97,7 @@ def test_the_ab_testing_block_is_read_as_it_stands() -> None:
     assert found is not None
     assert found.policy == Policy(smallest_effect=0.02, longest_hours=720.0, on_win="notify")
     assert found.plan.minimum_units == 1_000
-    assert (found.enabled, found.power, found.unit, found.hash_seed) == (True, 0.8, "user", "mlops-2024")
+    assert (found.enabled, found.plan.power, found.unit, found.hash_seed) == (True, 0.8, "user", "mlops-2024")
     assert found.check_interval_hours == 6.0
     assert found.alert_on_significant_result
     assert found.alert_on_sample_size_reached

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from promptab.analysis.analyzing import analyze
 from promptab.analysis.result import AnalysisResult
-from promptab.decisions.deciding import decide, redecide
+from promptab.decisions.deciding import decide, grounds_of_pause, redecide
 from promptab.decisions.decision import Decision, DecisionState
 from promptab.errors import InvalidInputError
 from promptab.plan import AnalysisPlan
 from promptab.policy import Policy
+from promptab.stats.metric import MetricDefinition
+from promptab.stats.summary import UnitSums
 from tests.outcomes import NOON, START, Arms, declared, evidence_of, mirrored, rate, values
 
 BETTER: dict[str, Any] = {"success_rate": {"a": {0: rate(1_500, 2_000)}, "b": {0: rate(1_800, 2_000)}}}
@@ -316,6 +318,8 @@ states = st.builds(
     paused=st.sampled_from([False, False, True]),
     withdrawn=st.sampled_from([(), (), ("b",), ("b", "c")]),
     step_units=st.sampled_from([{}, {"a": 10, "b": 10, "c": 10}]),
+    resting=st.sampled_from([(), (), ("b",), ("b", "c")]),
+    in_production=st.sampled_from([(), (), ("b",)]),
 )
 policies = st.builds(
     policy,
@@ -378,7 +382,7 @@ def test_nothing_is_promoted_past_a_gate_a_guardrail_or_a_pause(
     failing = {check.name for check in analysis.checks if not check.passed and not check.variants}
     assert not failing & {"sample_ratio", "missing_outcomes", "switched_units"}
     for variant in found.variants:
-        assert variant not in state.withdrawn
+        assert variant not in {*state.withdrawn, *state.resting}
         assert not any(variant in check.variants for check in analysis.checks)
         assert all(
             guard.verdict == "pass" or not guard.needed
@@ -465,3 +469,94 @@ def test_a_ramp_that_says_no_more_than_its_traffic_does_not_grow_before_a_hundre
     assert (
         decided({"success_rate": {"a": {0: rate(70, 100)}, "b": {0: rate(70, 100)}}}, said).action == "ramp"
     )
+
+
+THREE: dict[str, Any] = {
+    "success_rate": {"a": {0: rate(1_500, 2_000)}, "b": {0: rate(1_800, 2_000)}, "c": {0: rate(1_510, 2_000)}}
+}
+
+
+def test_a_variant_that_gets_no_new_units_by_a_persons_will_is_not_promoted_and_it_is_said() -> None:
+    resting = DecisionState(started_at=START, resting=("b",))
+    found = decided(THREE, state=resting)
+    assert (found.action, found.rule) == ("continue", "undecided")
+    assert "No variant is shown to be better than a: c" in found.sentence
+    assert "b is ahead of a, but not promoted while its weight is 0" in found.sentence
+    assert found.inputs is not None
+    assert redecide(found.inputs) == found
+    assert decided(THREE).variants == ("b",)
+    over = decided(THREE, policy(longest_hours=24), now=after(24), state=resting)
+    assert (over.action, over.rule) == ("stop", "deadline")
+    assert "b is ahead of a, but not promoted" in over.sentence
+
+
+def test_of_several_that_are_better_one_that_gets_new_units_wins_over_one_that_does_not() -> None:
+    metrics: dict[str, Any] = {"success_rate": THREE["success_rate"] | {"c": {0: rate(1_700, 2_000)}}}
+    assert decided(metrics).variants == ("b",)
+    found = decided(metrics, state=DecisionState(started_at=START, resting=("b",)))
+    assert (found.action, found.variants) == ("promote", ("c",))
+    assert "b is ahead of a, but not promoted while its weight is 0" in found.sentence
+
+
+def test_where_no_candidate_gets_new_units_nothing_is_promoted_and_guardrails_are_watched() -> None:
+    resting = DecisionState(started_at=START, resting=("b",))
+    found = decided(BETTER, state=resting)
+    assert (found.action, found.rule) == ("continue", "undecided")
+    assert "Nothing is promoted: b is ahead of a" in found.sentence
+    told = decided(EQUAL, state=resting).sentence
+    assert "Nothing is promoted: b gets no new units, as its weight is 0" in told
+    failed = decided(BETTER, policy(guardrails=["success_rate >= 0.95"]), state=resting)
+    assert (failed.action, failed.variants) == ("rollback", ("b",))
+
+
+def test_what_is_worse_in_production_is_rolled_back_and_not_left_there() -> None:
+    live = DecisionState(started_at=START, in_production=("b",))
+    found = decided(WORSE, state=live)
+    assert (found.action, found.rule, found.variants) == ("rollback", "worse", ("b",))
+    assert found.sentence.startswith("Rollback: b is 15.0 points worse")
+    assert found.sentence.endswith("and live in production")
+    assert found.inputs is not None
+    assert redecide(found.inputs) == found
+    assert decided(EQUAL, state=live).action == "continue"
+    # the stop of what is not in production waits for these, and a rollback does not
+    assert decided(WORSE, policy(shortest_hours=48), now=after(1), state=live).action == "rollback"
+    assert decided(WORSE, plan=AnalysisPlan(minimum_units=5_000), state=live).action == "rollback"
+
+
+def test_the_others_go_on_when_what_is_in_production_is_rolled_back_for_being_worse() -> None:
+    metrics: dict[str, Any] = {"success_rate": WORSE["success_rate"] | {"c": {0: rate(1_800, 2_000)}}}
+    assert decided(metrics).action == "continue"
+    found = decided(metrics, state=DecisionState(started_at=START, in_production=("b",)))
+    assert (found.action, found.variants) == ("rollback", ("b",))
+    both = DecisionState(started_at=START, in_production=("b", "c"))
+    assert decided(metrics, state=both).action == "continue", "c serves the same version, and is not worse"
+
+
+def test_a_policy_that_pauses_does_so_once_for_what_is_worse_in_production() -> None:
+    said = policy(on_failed_guardrail="pause", longest_hours=48)
+    live = DecisionState(started_at=START, in_production=("b",))
+    found = decided(WORSE, said, now=after(1), state=live)
+    assert (found.action, found.rule, found.variants) == ("pause", "worse", ("b",))
+    assert found.inputs is not None
+    analysis = AnalysisResult.model_validate(found.inputs.analysis)
+    grounds = tuple(grounds_of_pause(analysis, found))
+    let_go_on = live.model_copy(update={"paused_for": grounds})
+    assert decided(WORSE, said, now=after(1), state=let_go_on).action == "stop"
+    over = decided(WORSE, said, now=after(48), state=let_go_on)
+    assert (over.action, over.rule) == ("stop", "worse")
+
+
+def test_what_is_in_production_is_not_rolled_back_on_numbers_that_are_doubted() -> None:
+    live = DecisionState(started_at=START, in_production=("b",))
+    crooked = {0: {"a": 0.9, "b": 0.1}}
+    said = policy(on_mismatch="notify")
+    assert decided(WORSE, said, weights=crooked, state=live).action == "continue"
+
+
+def test_a_ratio_over_small_amounts_is_not_taken_for_one_that_nothing_carries() -> None:
+    per_cost = MetricDefinition(name="per_cost", kind="ratio", measure="score", denominator="cost")
+    plan = AnalysisPlan(minimum_units=2, metrics=(per_cost,))
+    small = UnitSums.of([(0.0001, 0.3)] * 1_000)
+    metrics: dict[str, Any] = EQUAL | {"per_cost": {key: {0: small} for key in "ab"}}
+    assert "per_cost" not in decided(metrics, plan=plan).sentence
+    assert "none of 2000 units carries per_cost" in decided(EQUAL, plan=plan).sentence

@@ -38,6 +38,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "snapshot_file",
             "leading",
             "alerting",
+            "spelling",
         }
     ),
     frozenset({"case_keeping", "moving", "decision_keeping"}),

@@ -152,6 +152,50 @@ async def test_a_candidate_that_is_in_production_is_rolled_back_there_too(lab: L
     assert stored.effects["deprecated"] == [f"system/support_reply@{CANDIDATE}"]
 
 
+@on_both
+async def test_a_candidate_that_somebody_promoted_meanwhile_is_rolled_back_once_it_is_shown_to_be_worse(
+    lab: Lab,
+) -> None:
+    scene = await staged(lab, {}, keys=(CONTROL, CANDIDATE, OTHER))
+    await scene.record({**EQUAL, OTHER: 0.75}, units=50)
+    await lab.versions.promote(scene.versions[CANDIDATE].version_id, reason="it reads better")
+    assert (await decided(lab, "support_reply")).decision.action == "continue"
+    await scene.record({**WORSE, OTHER: 0.9}, prefix="later")
+    stored = await decided(lab, "support_reply")
+    assert (stored.decision.rule, stored.status) == ("worse", "applied")
+    assert f"production is back at {CONTROL}" in stored.detail
+    assert await scene.live() == CONTROL
+    assert await scene.status_of(CANDIDATE) == VersionStatus.DEPRECATED
+    move = (await scene.history())[-1]
+    assert (move.action, move.evidence and move.evidence["rule"]) == ("rollback", "worse")
+    assert (await scene.now()).status == ExperimentStatus.RUNNING
+    assert (await decided(lab, "support_reply")).decision.action == "continue"
+
+
+async def test_a_policy_that_pauses_pauses_for_what_is_worse_in_production_and_a_person_goes_on(
+    lab: Lab,
+) -> None:
+    scene = await staged(lab, {"on_failed_guardrail": "pause"}, keys=(CONTROL, CANDIDATE, OTHER))
+    await lab.versions.promote(scene.versions[CANDIDATE].version_id)
+    await scene.record({**WORSE, OTHER: 0.9})
+    assert (await decided(lab, "support_reply")).decision.action == "pause"
+    assert (await scene.live(), (await scene.now()).status) == (CANDIDATE, ExperimentStatus.PAUSED)
+    await lab.override("support_reply", "continue", reason="we know")
+    assert (await decided(lab, "support_reply")).decision.action == "continue"
+
+
+async def test_a_variant_without_weight_is_promoted_once_it_gets_weight_again(lab: Lab) -> None:
+    scene = await staged(lab, {}, keys=(CONTROL, CANDIDATE, OTHER))
+    await scene.record({**BETTER, OTHER: 0.6})
+    await lab.experiments.update_weights("support_reply", {CONTROL: 1, CANDIDATE: 0, OTHER: 1})
+    stored = await decided(lab, "support_reply")
+    assert stored.decision.action == "continue"
+    assert f"{CANDIDATE} is ahead of {CONTROL}, but not promoted" in stored.decision.sentence
+    await lab.experiments.update_weights("support_reply", {CONTROL: 1, CANDIDATE: 1, OTHER: 1})
+    assert (await decided(lab, "support_reply")).decision.variants == (CANDIDATE,)
+    assert await scene.live() == CANDIDATE
+
+
 async def test_production_without_a_past_goes_to_the_control(lab: Lab) -> None:
     scene = await staged(lab, {"guardrails": ["success_rate >= 0.8"]}, live=(CANDIDATE,))
     await scene.record(WORSE)

@@ -15,6 +15,7 @@ AlertKind = Literal[
     "guardrail_failed",
     "mismatch",
     "stalled",
+    "uncarried",
     "awaiting",
     "applied",
 ]
@@ -26,6 +27,7 @@ AlertKind = Literal[
 - `guardrail_failed`: a variant is shown to have failed a guardrail
 - `mismatch`: units were not dealt as the weights say, or outcomes are lost unevenly
 - `stalled`: no unit, or no outcome, has come for much longer than ever before
+- `uncarried`: no event of 200 units and more carries a metric that decides or is guarded
 - `awaiting`: a decision waits for a person
 - `applied`: a decision was carried out, by the machine or by a person
 """
@@ -36,6 +38,7 @@ KINDS: tuple[AlertKind, ...] = (
     "guardrail_failed",
     "mismatch",
     "stalled",
+    "uncarried",
     "awaiting",
     "applied",
 )

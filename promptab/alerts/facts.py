@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from promptab.alerts.alert import AlertKind, Numbers, Severity
 from promptab.analysis.result import AnalysisResult, GuardReading, MetricAnalysis, VariantDifference
+from promptab.analysis.uncarried import uncarried_clause, uncarried_metrics
 from promptab.decisions.decision import Decision
 from promptab.errors import InvalidInputError
 from promptab.plan import AnalysisPlan
@@ -20,8 +21,6 @@ NEAR, STILL_NEAR = 1 / 2, 1 / 3
 """How far the evidence against a guardrail has come, of its way to failing it: log p over log alpha."""
 STILL_SIGNIFICANT = 2.0
 """A difference that was shown remains one up to this many times alpha."""
-POWER = 0.8
-"""With which the smallest effect worth having is to be found, for the sample size to be reached."""
 STILL_REACHED = 0.8
 """What is needed is worked out from what varies, and grows and shrinks with it."""
 
@@ -60,6 +59,7 @@ def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -
             for fact in _significant(primary, difference, analysis, is_valid=not mismatches)
         ),
         *_sample_size(analysis, primary, plan, withdrawn),
+        *uncarried_facts(uncarried_metrics(analysis), sum(analysis.units.values()), "units"),
         *_awaiting(decision),
     ]
 
@@ -67,6 +67,14 @@ def facts_of(decision: Decision, analysis: AnalysisResult, plan: AnalysisPlan) -
 def guardrail_facts(readings: Sequence[GuardReading]) -> list[Fact]:
     """Return what holds or lingers about guardrails."""
     return [fact for reading in readings for fact in _guardrail(reading)]
+
+
+def uncarried_facts(metrics: Sequence[str], count: int, what: str) -> list[Fact]:
+    """Return that none of so many units, or events, carries these metrics."""
+    return [
+        Fact("uncarried", metric, "warning", uncarried_clause(metric, f"{count} {what}"), {what: count})
+        for metric in metrics
+    ]
 
 
 def _mismatches(analysis: AnalysisResult) -> Iterator[Fact]:
@@ -136,7 +144,7 @@ def _sample_size(
         return
     told = f"The sample size is reached: every variant has at least {needed} units with {primary.metric}"
     if needed > plan.minimum_units:
-        told += f", with which the smallest effect worth having is found in {100 * POWER:.0f} % of cases"
+        told += f", with which the smallest effect worth having is found in {100 * plan.power:.3g} % of cases"
     yield Fact("sample_size", "", "info", told, {"units": fewest, "needed": needed}, holds=fewest >= needed)
 
 
@@ -159,7 +167,7 @@ def _planned_units(
     sd = control.se * math.sqrt(control.units)
     question = SizeQuestion(
         effect=primary.smallest_effect,
-        power=POWER,
+        power=plan.power,
         relative=primary.relative,
         alpha=1.0 - analysis.confidence,
         variants=variants,

@@ -75,6 +75,19 @@ def chosen_policy(name: str | None, path: Path) -> ChosenPolicy:
     return ChosenPolicy(criteria.policy, criteria.plan)
 
 
+def planning_defaults(
+    power: float | None, alpha: float | None, path: Path = POLICY_FILE
+) -> tuple[float, float]:
+    """Return the power and alpha that are given; what is left out is what the `ab_testing` block gives experiments."""
+    defaults = declared_in(path).ab_testing if power is None or alpha is None else None
+    plan, policy = AnalysisPlan(), Policy()
+    if defaults is not None and defaults.enabled:
+        plan, policy = defaults.plan, defaults.policy
+        left_out = [f"power {plan.power:g}"] * (power is None) + [f"alpha {policy.alpha:g}"] * (alpha is None)
+        note(f"note: {' and '.join(left_out)} of the ab_testing block in {path}")
+    return plan.power if power is None else power, policy.alpha if alpha is None else alpha
+
+
 def declared_in(path: Path) -> PolicyFile:
     """Return what the file declares; nothing where there is none of the usual name. Raises `PromptFileError`, also
     where another file is not there: what it declares would not hear of anything.
@@ -121,15 +134,13 @@ def set_policy(
         ),
         url=url,
     )
-    if (
-        policy == DEFAULTS
-        and chosen.plan is not None
-        and chosen.plan.minimum_units != changed.plan.minimum_units
-    ):
-        note(
-            f"note: the plan stays as it is, with minimum_units {changed.plan.minimum_units} and not "
-            f"{chosen.plan.minimum_units}; a plan is given to an experiment when it is created"
-        )
+    for field in ("minimum_units", "power") if policy == DEFAULTS and chosen.plan is not None else ():
+        has, wanted = getattr(changed.plan, field), getattr(chosen.plan, field)
+        if has != wanted:
+            note(
+                f"note: the plan stays as it is, with {field} {has} and not {wanted}; a plan is given to an "
+                "experiment when it is created"
+            )
     emit(changed, as_json=as_json, human=lambda to: to.print(_told(changed), soft_wrap=True))
 
 

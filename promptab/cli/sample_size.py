@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from promptab.checks import check_number
+from promptab.cli.experiment_policy import planning_defaults
 from promptab.cli.options import JsonOption, UrlOption
 from promptab.cli.output import emit, run
 from promptab.cli.sample_size_view import print_plan
@@ -142,16 +143,23 @@ def sample_size(
         ),
     ] = None,
     power: Annotated[
-        float, typer.Option("--power", help="The chance to find it.", rich_help_panel=_ASKED)
-    ] = 0.8,
+        float | None,
+        typer.Option(
+            "--power",
+            help="The chance to find it.",
+            show_default="0.8, or that of the ab_testing block",
+            rich_help_panel=_ASKED,
+        ),
+    ] = None,
     alpha: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--alpha",
             help="The chance to find what is not there, shared among the variants.",
+            show_default="0.05, or that of the ab_testing block",
             rich_help_panel=_ASKED,
         ),
-    ] = 0.05,
+    ] = None,
     units: Annotated[
         int | None,
         typer.Option(
@@ -235,6 +243,7 @@ def sample_size(
             "--tuning-units": (tuning_units, _Bounds(low=2.0)),
         }
     )
+    chance, error_rate = planning_defaults(power, alpha)
     found = None
     if history is not None:
         told = {
@@ -257,10 +266,10 @@ def sample_size(
     question = SizeQuestion(
         effect=mde,
         units=units,
-        power=power,
+        power=chance,
         relative=relative,
         margin=margin,
-        alpha=alpha,
+        alpha=error_rate,
         variants=variants,
         allocation=ratio,
         history_correlation=history_correlation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import re
 import signal
 from contextlib import aclosing
@@ -19,12 +20,13 @@ from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption, declar
 from promptab.cli.options import UrlOption
 from promptab.cli.output import console, note, visible
 from promptab.cli.wording import moment
-from promptab.errors import InvalidInputError
+from promptab.errors import InvalidInputError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from promptab.alerts.channel import AlertSettings
+    from promptab.lab import Lab
     from promptab.library.policies import PolicyFile
     from promptab.watching import WatchUpdate
 
@@ -77,8 +79,8 @@ def watch(
     Run it on as many machines as you like: one leads and applies, the others stand by, and one of them takes over
     within two intervals. A line is printed when something has changed, and with --json for every look. SIGTERM and
     Ctrl-C end it at once, with nothing half-applied and exit code 0. Alerts are delivered beside the looks, to the log
-    (on standard error) and to the webhooks that promptab.yaml declares. Exit codes of --once: 0 fine, 1 a look failed,
-    7 the store is away, 130 interrupted.
+    (on standard error) and to the webhooks that promptab.yaml declares. Exit codes: 3 a name is
+    unknown; of --once also 0 fine, 1 a look failed, 7 the store is away, 130 interrupted.
 
     $ promptab promote system/support_reply@1.2.0 --guard careful
     $ promptab watch
@@ -134,9 +136,12 @@ async def _watched(
     try:
         async with promptab.open(url, timeout=OPEN_SECONDS, may_be_away=not once) as lab:
             lab.alerts.declare(alerts)
+            are_known = await _are_known(lab, names or [])
             updates = lab.watch(names, interval=seconds, apply=apply, once=once)
             async with aclosing(updates) as looks:
                 async for update in looks:
+                    if not are_known and update.state != "away":
+                        are_known = await _are_known(lab, names or [])
                     shown.tell(update)
                     if once and update.error is not None:
                         code = ExitCode.STORE if update.state == "away" else ExitCode.UNEXPECTED
@@ -147,6 +152,31 @@ async def _watched(
             return ExitCode.INTERRUPTED
         note("stopped; another watcher takes over")
     return code
+
+
+async def _are_known(lab: Lab, names: list[str]) -> bool:
+    """Return whether all these names are known; False where the store is away and cannot be asked.
+
+    Raises `NotFoundError` for those that neither an experiment nor a prompt has, with what is alike.
+    """
+    try:
+        experiments = await lab.experiments.list_experiments() if names else []
+        versions = await lab.versions.list_versions() if names else []
+    except StoreError:
+        return False
+    known = {experiment.name for experiment in experiments}
+    known |= {called for each in versions for called in (each.name, f"{each.prompt_type}/{each.name}")}
+    ids = {experiment.experiment_id for experiment in experiments}
+    unknown = [name for name in dict.fromkeys(names) if name not in known | ids]
+    if unknown:
+        alike = dict.fromkeys(
+            near for name in unknown for near in difflib.get_close_matches(name, sorted(known))
+        )
+        remedy = (
+            f"did you mean {' or '.join(alike)}?" if alike else "list them with `promptab experiment list`"
+        )
+        raise NotFoundError("experiment or prompt", ", ".join(unknown), remedy)
+    return True
 
 
 class _Shown:

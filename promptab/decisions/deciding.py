@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any
 
-from promptab.analysis.result import AnalysisResult, Check, GuardReading, MetricAnalysis, VariantDifference
+from promptab.analysis.result import AnalysisResult, GuardReading, MetricAnalysis, VariantDifference
+from promptab.analysis.uncarried import uncarried_clause, uncarried_metrics
 from promptab.analysis.winning import winner_of
 from promptab.checks import check_time
+from promptab.decisions.case import MISMATCHES, Case, Found
 from promptab.decisions.checking import check_inputs
-from promptab.decisions.decision import Action, Consent, Decision, DecisionInputs, DecisionState, Rule
+from promptab.decisions.decision import Consent, Decision, DecisionInputs, DecisionState
 from promptab.decisions.guard import GUARD
 from promptab.policy import OnWin, Policy
 
-_MISMATCHES = frozenset({"sample_ratio", "missing_outcomes"})
 _CONSENT: Mapping[OnWin, Consent] = {"promote": "none", "require_approval": "approval", "notify": "by_hand"}
 
 
@@ -35,7 +36,7 @@ def decide(analysis: AnalysisResult, policy: Policy, now: datetime, state: Decis
     """
     moment = check_time("now", now)
     check_inputs(analysis, policy, moment, state)
-    case = _Case(analysis, policy, moment, state)
+    case = Case(analysis, policy, moment, state)
     found = next(found for rule in _RULES if (found := rule(case)) is not None)
     return Decision(
         experiment_id=analysis.experiment_id,
@@ -48,7 +49,7 @@ def decide(analysis: AnalysisResult, policy: Policy, now: datetime, state: Decis
         step=found.step,
         traffic=None if found.step is None else policy.ramp[found.step].traffic,
         numbers={name: _finite(value) for name, value in found.numbers.items()},
-        sentence=found.sentence,
+        sentence="; ".join([found.sentence, *_uncarried(analysis)]),
         policy_digest=policy.digest,
         inputs=DecisionInputs(
             # what is drawn or explored is no ground of a decision
@@ -74,84 +75,24 @@ def redecide(document: DecisionInputs | Mapping[str, Any]) -> Decision:
     return decide(analysis, Policy.model_validate(inputs.policy), inputs.now, inputs.state)
 
 
-def grounds_of_pause(analysis: AnalysisResult, rule: Rule) -> list[str]:
-    """Return the name of everything in an analysis that an experiment is paused for by this rule."""
-    if rule == "guardrail":
+def grounds_of_pause(analysis: AnalysisResult, decision: Decision) -> list[str]:
+    """Return the name of everything in an analysis that an experiment is paused for by this decision on it."""
+    if decision.rule == "guardrail":
         return [_ground(guard) for guard in analysis.guards if guard.verdict == "fail"]
-    return [check.name for check in analysis.checks if check.name in _MISMATCHES and not check.passed]
+    if decision.rule == "worse":
+        return [_ground_of_worse(key) for key in decision.variants]
+    return [check.name for check in analysis.checks if check.name in MISMATCHES and not check.passed]
 
 
 def _ground(guard: GuardReading) -> str:
     return f"{guard.variant}: {guard.guardrail}"
 
 
-class _Found(NamedTuple):
-    """What a rule answers."""
-
-    action: Action
-    rule: Rule
-    sentence: str
-    numbers: Mapping[str, float | int | None] = {}
-    variants: tuple[str, ...] = ()
-    consent: Consent = "none"
-    step: int | None = None
+def _ground_of_worse(key: str) -> str:
+    return f"{key}: worse in production"
 
 
-class _Case(NamedTuple):
-    analysis: AnalysisResult
-    policy: Policy
-    now: datetime
-    state: DecisionState
-
-    @property
-    def candidates(self) -> list[str]:
-        """The variants that may still be promoted, in the experiment's order."""
-        out = {self.analysis.control, *self.state.withdrawn}
-        return [key for key in self.analysis.units if key not in out]
-
-    @property
-    def primary(self) -> MetricAnalysis:
-        """The primary metric, as it compares the candidates."""
-        primary = self.analysis.metrics[self.analysis.primary_metric]
-        return primary.model_copy(
-            update={"differences": {key: primary.differences[key] for key in self.candidates}}
-        )
-
-    @property
-    def guards(self) -> list[GuardReading]:
-        return [guard for guard in self.analysis.guards if guard.variant in self.candidates]
-
-    def hours(self, since: datetime) -> float:
-        return (self.now - since) / timedelta(hours=1)
-
-    @property
-    def age_hours(self) -> float:
-        return self.hours(self.state.started_at)
-
-    @property
-    def is_over(self) -> bool:
-        longest = self.policy.longest_hours
-        return self.state.off_schedule or (longest is not None and self.age_hours >= longest)
-
-    def failed_checks(self, *names: str) -> list[Check]:
-        """Return those that fail for the experiment as a whole, for its control or for a candidate."""
-        among = {self.analysis.control, *self.candidates}
-        return [
-            check
-            for check in self.analysis.checks
-            if not check.passed and check.name in names and (not check.variants or among & {*check.variants})
-        ]
-
-    @property
-    def mismatches(self) -> list[Check]:
-        return self.failed_checks(*_MISMATCHES)
-
-    def pauses_for(self, ground: str) -> bool:
-        """Whether this is anything to pause for: not what somebody has let it go on in spite of."""
-        return self.is_over or not (self.state.paused or ground in self.state.paused_for)
-
-
-def _mismatch(case: _Case) -> _Found | None:
+def _mismatch(case: Case) -> Found | None:
     """The validity gate. Where a mismatch is only told, guardrails go on being watched."""
     failed = [check for check in case.mismatches if case.pauses_for(check.name)]
     if not failed or case.policy.on_mismatch == "notify":
@@ -159,11 +100,11 @@ def _mismatch(case: _Case) -> _Found | None:
     told = "; ".join(check.detail for check in failed)
     numbers = {f"{check.name}_p_value": check.p_value for check in failed}
     if case.is_over:
-        return _Found("stop", "deadline", f"{_over(case)}, and no number can be believed: {told}", numbers)
-    return _Found("pause", "mismatch", f"Pause: {told}", numbers)
+        return Found("stop", "deadline", f"{case.over}, and no number can be believed: {told}", numbers)
+    return Found("pause", "mismatch", f"Pause: {told}", numbers)
 
 
-def _failed_guardrail(case: _Case) -> _Found | None:
+def _failed_guardrail(case: Case) -> Found | None:
     pauses = case.policy.on_failed_guardrail == "pause"
     failed = [
         guard
@@ -183,30 +124,49 @@ def _failed_guardrail(case: _Case) -> _Found | None:
     variants = tuple(key for key in case.candidates if any(guard.variant == key for guard in failed))
     told = "; ".join(guard.sentence for guard in failed)
     if not pauses:
-        return _Found("rollback", "guardrail", f"Rollback: {told}", numbers, variants)
+        return Found("rollback", "guardrail", f"Rollback: {told}", numbers, variants)
     if case.is_over:
-        return _Found("stop", "guardrail", f"{_over(case)}, and a guardrail has failed: {told}", numbers)
-    return _Found("pause", "guardrail", f"Pause: {told}", numbers, variants)
+        return Found("stop", "guardrail", f"{case.over}, and a guardrail has failed: {told}", numbers)
+    return Found("pause", "guardrail", f"Pause: {told}", numbers, variants)
 
 
-def _nothing_left(case: _Case) -> _Found | None:
+def _worse_in_production(case: Case) -> Found | None:
+    """What somebody has promoted meanwhile is served to everybody: it is taken back as soon as it is shown to be worse,
+    without the units and hours that ending an experiment waits for.
+    """
+    found = [case.primary.differences[key] for key in case.live]
+    doubted = case.mismatches or case.failed_checks("switched_units")
+    if not found or doubted or any(difference.verdict != "worse" for difference in found):
+        return None
+    told = f"{'; '.join(difference.sentence for difference in found)}, and live in production"
+    numbers = _primary_numbers(case, case.live[0])
+    if case.policy.on_failed_guardrail == "rollback":
+        return Found("rollback", "worse", f"Rollback: {told}", numbers, tuple(case.live))
+    if not any(case.pauses_for(_ground_of_worse(key)) for key in case.live):
+        return None
+    if case.is_over:
+        return Found("stop", "worse", f"{case.over}, and {told}", numbers)
+    return Found("pause", "worse", f"Pause: {told}", numbers, tuple(case.live))
+
+
+def _nothing_left(case: Case) -> Found | None:
     if case.candidates:
         return None
     if len(case.analysis.units) == 1:
         told = f"{case.analysis.control} is the only variant that is served, so there is nothing to promote"
         if case.is_over:
-            return _Found("stop", "deadline", f"{_over(case)}, and {told}")
-        return _Found("continue", "undecided", f"Goes on: {told}")
-    return _Found("stop", "all_withdrawn", f"Every variant but {case.analysis.control} has been taken out")
+            return Found("stop", "deadline", f"{case.over}, and {told}")
+        return Found("continue", "undecided", f"Goes on: {told}")
+    return Found("stop", "all_withdrawn", f"Every variant but {case.analysis.control} has been taken out")
 
 
-def _paused(case: _Case) -> _Found | None:
+def _paused(case: Case) -> Found | None:
     if not case.state.paused or case.is_over:
         return None
-    return _Found("continue", "paused", "The experiment is paused: nothing grows, and nothing is promoted")
+    return Found("continue", "paused", "The experiment is paused: nothing grows, and nothing is promoted")
 
 
-def _won(case: _Case) -> _Found | None:
+def _won(case: Case) -> Found | None:
     winner, _ = _winner(case)
     if winner is None:
         return None
@@ -217,18 +177,19 @@ def _won(case: _Case) -> _Found | None:
         if metric.role == "secondary" and metric.differences[winner].verdict == "worse"
     ]
     beside = f"; it is worse on {', '.join(worse)}" if worse else ""
+    beside += f"; {rested}" if (rested := _rested(case)) else ""
     told = f"{case.primary.differences[winner].sentence}{beside}"
     numbers = _primary_numbers(case, winner)
     # whoever paused it, or only wanted to be told, has the last word, also where the time is over
     if on_win == "stop" or case.state.paused or (on_win == "notify" and case.is_over):
-        return _Found("stop", "won", f"Stop with a winner: {told}", numbers, (winner,))
+        return Found("stop", "won", f"Stop with a winner: {told}", numbers, (winner,))
     if on_win == "promote" and case.state.live_beside is not None:
         # it may be better than the winner: somebody has promoted it, or another experiment
         consents = (
             f"{_PROMOTED['require_approval']}, as {case.state.live_beside} is live and no variant of this"
         )
-        return _Found("promote", "won", f"{consents}: {told}", numbers, (winner,), "approval")
-    return _Found("promote", "won", f"{_PROMOTED[on_win]}: {told}", numbers, (winner,), _CONSENT[on_win])
+        return Found("promote", "won", f"{consents}: {told}", numbers, (winner,), "approval")
+    return Found("promote", "won", f"{_PROMOTED[on_win]}: {told}", numbers, (winner,), _CONSENT[on_win])
 
 
 _PROMOTED: Mapping[OnWin, str] = {
@@ -238,15 +199,15 @@ _PROMOTED: Mapping[OnWin, str] = {
 }
 
 
-def _worse(case: _Case) -> _Found | None:
+def _worse(case: Case) -> Found | None:
     differences = case.primary.differences
     if not _may_conclude(case) or any(found.verdict != "worse" for found in differences.values()):
         return None
     told = "; ".join(found.sentence for found in differences.values())
-    return _Found("stop", "worse", f"Stop: {told}", _primary_numbers(case, case.candidates[0]))
+    return Found("stop", "worse", f"Stop: {told}", _primary_numbers(case, case.candidates[0]))
 
 
-def _no_effect(case: _Case) -> _Found | None:
+def _no_effect(case: Case) -> Found | None:
     primary = case.primary
     if not _may_conclude(case) or not all(
         _too_small(primary, found, case.analysis.control) for found in primary.differences.values()
@@ -254,17 +215,17 @@ def _no_effect(case: _Case) -> _Found | None:
         return None
     told = "; ".join(found.sentence for found in primary.differences.values())
     numbers = _primary_numbers(case, case.candidates[0]) | {"smallest_effect": primary.smallest_effect}
-    return _Found("stop", "no_effect", f"Stop, as no effect that is worth having is left: {told}", numbers)
+    return Found("stop", "no_effect", f"Stop, as no effect that is worth having is left: {told}", numbers)
 
 
-def _deadline(case: _Case) -> _Found | None:
+def _deadline(case: Case) -> Found | None:
     if not case.is_over:
         return None
     numbers = {"hours": case.age_hours, "longest_hours": case.policy.longest_hours}
-    return _Found("stop", "deadline", f"{_over(case)} without a winner: {_winner(case)[1]}", numbers)
+    return Found("stop", "deadline", f"{case.over} without a winner: {_winner(case)[1]}", numbers)
 
 
-def _ramp(case: _Case) -> _Found | None:
+def _ramp(case: Case) -> Found | None:
     following = case.state.step + 1
     barred = case.mismatches or case.failed_checks("switched_units")
     if barred or following >= len(case.policy.ramp) or _step_lacks(case) is not None:
@@ -275,21 +236,22 @@ def _ramp(case: _Case) -> _Found | None:
     lasted = f" in {_step_hours(case):.3g} hours" if step.minimum_hours else ""
     told = f"Traffic grows from {step.traffic:.3g} to {grown:.3g}: {_step_units(case)} units of each variant{lasted}"
     told += ", and no guardrail has failed"
-    return _Found("ramp", "ramp", told, numbers, step=following)
+    return Found("ramp", "ramp", told, numbers, step=following)
 
 
-def _undecided(case: _Case) -> _Found:
+def _undecided(case: Case) -> Found:
     failed = case.mismatches
     if failed:
-        return _Found("continue", "mismatch", "; ".join(check.detail for check in failed))
+        return Found("continue", "mismatch", "; ".join(check.detail for check in failed))
     waiting = _step_lacks(case)
     lacking = [waiting] if waiting is not None and case.state.step + 1 < len(case.policy.ramp) else []
-    return _Found("continue", "undecided", "; ".join([*lacking, _winner(case)[1]]))
+    return Found("continue", "undecided", "; ".join([*lacking, _winner(case)[1]]))
 
 
-_RULES: tuple[Callable[[_Case], _Found | None], ...] = (
+_RULES: tuple[Callable[[Case], Found | None], ...] = (
     _mismatch,
     _failed_guardrail,
+    _worse_in_production,
     _nothing_left,
     _paused,
     _won,
@@ -302,12 +264,18 @@ _RULES: tuple[Callable[[_Case], _Found | None], ...] = (
 """In the order in which they are asked; the last one always has an answer."""
 
 
-def _winner(case: _Case) -> tuple[str | None, str]:
+def _winner(case: Case) -> tuple[str | None, str]:
     """Return the candidate that may be promoted now, or None and what is lacking."""
     analysis, policy = case.analysis, case.policy
-    winner, reason = winner_of(case.primary, analysis.checks, analysis.control)
+    if case.candidates and not case.served:
+        names = " and ".join(case.candidates)
+        gets = (
+            "gets no new units, as its weight is" if len(case.candidates) == 1 else "get no new units: weight"
+        )
+        return None, f"Nothing is promoted: {_rested(case) or f'{names} {gets} 0'}"
+    winner, reason = winner_of(case.primary_of(case.served), analysis.checks, analysis.control)
     if winner is None:
-        return None, reason
+        return None, "; ".join(filter(None, [reason, _rested(case)]))
     open_guards = [
         guard.sentence
         for guard in case.guards
@@ -323,11 +291,28 @@ def _winner(case: _Case) -> tuple[str | None, str]:
         f"it is to run for {policy.shortest_hours:g} hours": case.age_hours < policy.shortest_hours,
         _ramp_lacks(case) or "": _ramp_lacks(case) is not None,
     }
-    told = [what for what, lacks in lacking.items() if lacks]
-    return (None, f"{winner} is ahead, but {'; '.join(told)}") if told else (winner, reason)
+    waiting = [what for what, lacks in lacking.items() if lacks]
+    return (None, f"{winner} is ahead, but {'; '.join(waiting)}") if waiting else (winner, reason)
 
 
-def _may_conclude(case: _Case) -> bool:
+def _rested(case: Case) -> str:
+    """Name the candidates that are ahead, but get no new units because somebody wants it so; empty for none."""
+    ahead = [
+        key
+        for key, difference in case.primary.differences.items()
+        if key not in case.served and difference.verdict == "better"
+    ]
+    if not ahead:
+        return ""
+    is_one = len(ahead) == 1
+    return (
+        f"{' and '.join(ahead)} {'is' if is_one else 'are'} ahead of {case.analysis.control}, but not promoted while "
+        f"{'its weight is' if is_one else 'their weights are'} 0: give {'it' if is_one else 'them'} weight again, or "
+        "promote by hand"
+    )
+
+
+def _may_conclude(case: Case) -> bool:
     """Whether it is time to end the experiment because of what the primary metric shows against the variants."""
     invalid = case.mismatches or case.failed_checks("switched_units", "minimum_units")
     return not invalid and case.age_hours >= case.policy.shortest_hours
@@ -343,7 +328,7 @@ def _too_small(primary: MetricAnalysis, found: VariantDifference, control: str) 
     return (shown.high if primary.direction == "increase" else -shown.low) < worth
 
 
-def _ramp_lacks(case: _Case) -> str | None:
+def _ramp_lacks(case: Case) -> str | None:
     """Return what is left of the ramp; None without one, and when its last step is done."""
     if not case.policy.ramp:
         return None
@@ -352,7 +337,7 @@ def _ramp_lacks(case: _Case) -> str | None:
     return _step_lacks(case)
 
 
-def _step_lacks(case: _Case) -> str | None:
+def _step_lacks(case: Case) -> str | None:
     """Return what the step in force has yet to have before it is done."""
     if not case.policy.ramp:
         return None
@@ -364,20 +349,19 @@ def _step_lacks(case: _Case) -> str | None:
     return None
 
 
-def _step_units(case: _Case) -> int:
+def _step_units(case: Case) -> int:
     """Return the fewest units that a variant which gets new ones had exposed since the step began."""
     before, resting = case.state.step_units, case.state.resting
-    served = [key for key in case.candidates if key not in resting] or case.candidates
-    keys = [*served, *({case.analysis.control} - {*resting})]
+    keys = [*(case.served or case.candidates), *({case.analysis.control} - {*resting})]
     # with a measurement window units are counted later than they were exposed
     return max(0, min(case.analysis.units[key] - before.get(key, 0) for key in keys))
 
 
-def _step_hours(case: _Case) -> float:
+def _step_hours(case: Case) -> float:
     return case.hours(case.state.step_since or case.state.started_at)
 
 
-def _primary_numbers(case: _Case, key: str) -> dict[str, float | int | None]:
+def _primary_numbers(case: Case, key: str) -> dict[str, float | int | None]:
     primary = case.primary
     found = primary.differences[key]
     shown = found.adjusted or found
@@ -391,10 +375,10 @@ def _primary_numbers(case: _Case, key: str) -> dict[str, float | int | None]:
     }
 
 
-def _over(case: _Case) -> str:
-    if case.state.off_schedule:
-        return "Its schedule has ended"
-    return f"The longest duration, {case.policy.longest_hours or 0.0:g} hours, has passed"
+def _uncarried(analysis: AnalysisResult) -> list[str]:
+    """Say what is asked about and never recorded: it bars a promotion, or it can never fail."""
+    units = sum(analysis.units.values())
+    return [uncarried_clause(name, f"{units} units") for name in uncarried_metrics(analysis)]
 
 
 def _finite(value: float | None) -> float | None:

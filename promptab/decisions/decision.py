@@ -31,7 +31,7 @@ Rule = Literal[
 - `all_withdrawn`: every variant but the control has been rolled back or evicted
 - `paused`: nothing is served, so nothing grows or is promoted
 - `won`: a variant is better by enough, with every check and guardrail passed and the ramp behind it
-- `worse`: every variant is shown to be worse than the control
+- `worse`: every variant is shown to be worse than the control, or what somebody has promoted meanwhile is
 - `no_effect`: for every variant the smallest effect that is worth having is excluded
 - `deadline`: the longest duration has passed, or the schedule has ended, without a winner
 - `ramp`: the step has lasted long enough, and nothing speaks against the next one
@@ -59,7 +59,10 @@ class DecisionState(Record):
     withdrawn: tuple[str, ...] = ()
     """Variants that have been rolled back or evicted."""
     resting: tuple[str, ...] = ()
-    """Variants with weight zero: they keep their units and get no new ones."""
+    """Variants with weight zero: they keep their units and get no new ones. They are watched, and not
+    promoted."""
+    in_production: tuple[str, ...] = ()
+    """Variants whose version is live in production, where the control serves another one."""
     paused_for: tuple[str, ...] = ()
     """What it has been paused for, as `grounds_of_pause` names it. Whoever let it go on knew: never for that again."""
     paused: bool = False

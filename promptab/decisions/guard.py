@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from promptab.analysis.uncarried import TOLD_AFTER
 from promptab.decisions.decision import Decision
 from promptab.guardrails import Guardrail
 from promptab.models import Environment, PromptType
@@ -86,6 +87,8 @@ class GuardTally(Record):
     """Of a quantile: of ones for the values that are beyond its threshold, and zeros for the others."""
     single_events: int = 0
     """Units that are an event each, since it names none."""
+    events: int = 0
+    """Of the version since the promotion, with the metric or without."""
     scores: tuple[float, ...] | None = None
     """In the order of their arrival, where there are few and each is one of a unit."""
     units: tuple[tuple[float, float], ...] | None = None
@@ -135,6 +138,17 @@ class Guard(Record):
     @property
     def label(self) -> str:
         return f"{self.prompt}@{self.version}"
+
+    @property
+    def uncarried(self) -> tuple[str, ...]:
+        """The metrics that none of its events carries, once there are enough of them; each once."""
+        return tuple(
+            dict.fromkeys(
+                bound.metric
+                for bound, tally in zip(self.bounds or (), self.tallies, strict=True)
+                if bound.bound is not None and not tally.sums.n and tally.events >= TOLD_AFTER
+            )
+        )
 
 
 class GuardEvidence(Record):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from promptab.analysis.inference import FEW_SEQUENTIAL_UNITS, are_trials
 from promptab.analysis.result import GuardReading, GuardTechnique
+from promptab.analysis.uncarried import TOLD_AFTER, uncarried_clause
 from promptab.decisions.decision import Action, Decision, DecisionInputs, DecisionState, Rule
 from promptab.decisions.guard import GUARD, GuardBound, GuardEvidence, GuardTally, definition_of
 from promptab.errors import InvalidInputError
@@ -181,6 +182,8 @@ def _weighed(definition: MetricDefinition, bound: GuardBound, tally: GuardTally)
 def _sentence(reading: GuardReading, bound: GuardBound, tally: GuardTally) -> str:
     if bound.bound is None:
         return f"{reading.guardrail}: {bound.detail}"
+    if reading.value is None and tally.events >= TOLD_AFTER:
+        return f"{reading.guardrail}: {uncarried_clause(reading.metric, f'{tally.events} events')}"
     if reading.value is None:
         return f"{reading.guardrail}: nothing of {reading.variant} carried {reading.metric} yet"
     said = "has failed it" if reading.verdict == "fail" else "is not shown to have failed it"

@@ -43,12 +43,12 @@ class RolloutProgress(Record):
     """What it has been paused for by itself; it is not paused for the same again."""
 
     def decision_state(
-        self, experiment: PromptExperiment, now: datetime, *, production: str | None = None
+        self, experiment: PromptExperiment, now: datetime, *, live: str | None = None
     ) -> DecisionState:
         """Return the state that a decision on this experiment is made from at `now`. It has started.
 
-        `production` is the number of the version of its prompt that is live there. What it has lasted counts from when
-        its schedule has it serve.
+        `live` is the number of the version in production of its prompt. What it has lasted counts from when its
+        schedule has it serve.
         """
         began = experiment.policy_since or experiment.started_at
         assert began is not None  # noqa: S101 - the caller has made sure that it runs or is paused
@@ -61,11 +61,18 @@ class RolloutProgress(Record):
             step_units=self.step_units,
             withdrawn=self.withdrawn,
             resting=tuple(key for key, share in experiment.traffic_split.items() if not share),
+            in_production=_serving(experiment, live),
             paused_for=self.paused_for,
             paused=experiment.status == ExperimentStatus.PAUSED,
-            live_beside=None if production in {each.version for each in experiment.variants} else production,
+            live_beside=None if live in {each.version for each in experiment.variants} else live,
             off_schedule=experiment.has_ended(now - timedelta(hours=experiment.plan.window_hours or 0.0)),
         )
+
+
+def _serving(experiment: PromptExperiment, live: str | None) -> tuple[str, ...]:
+    """Return the variants that serve this version; none where the control does."""
+    keys = [each.key for each in experiment.variants if live is not None and each.version == live]
+    return () if experiment.control in keys else tuple(keys)
 
 
 class Standing(Record):

@@ -32,6 +32,10 @@ from promptab.stores.queries.exposures import analysed
 from promptab.stores.queries.flushing import flushed
 from promptab.stores.queries.unit_totals import each_metric
 from promptab.stores.schema import aliases, events, exposures, versions
+from promptab.stores.totals_schema import version_metric_hours
+
+LATEST_EVENTS = 20_000
+"""Among so many it is looked whether a metric is known; older ones are in the totals."""
 
 MetricSums = dict[str, dict[str, dict[int, UnitSums]]]
 """metric -> variant -> epoch -> sums over units."""
@@ -62,6 +66,23 @@ class EventQueries:
         query = select(events).where(events.c.event_id == uuid.UUID(event_id).bytes)
         row = (await self._connection.execute(query)).one_or_none()
         return None if row is None else _record(row)
+
+    async def is_carried(self, metric: str) -> bool:
+        """Return whether any of the latest events, or any that is in the totals by the hour, carries a named metric."""
+        newest = select(func.coalesce(func.max(events.c.sequence), 0)).scalar_subquery()
+        each = each_metric(self._connection.dialect)
+        latest = (
+            select(events.c.sequence)
+            .select_from(events.join(each, literal(value=True)))
+            .where(
+                events.c.sequence > newest - LATEST_EVENTS,
+                events.c.metrics.is_not(None),
+                each.c.key == metric,
+            )
+        )
+        totalled = select(version_metric_hours.c.measure).where(version_metric_hours.c.measure == metric)
+        query = select(or_(latest.exists(), totalled.exists()))
+        return bool((await self._connection.execute(query)).scalar_one())
 
     async def unit_sums(self, experiment_id: str, *, without: Collection[str] = ()) -> MetricSums:
         """Return the sums over units of every metric that an experiment's events carry.

@@ -5,18 +5,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
     ColumnElement,
     Float,
     FromClause,
+    Row,
     Select,
     String,
     and_,
     case,
     cast,
+    delete,
     func,
     literal,
     select,
@@ -27,9 +29,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.decisions.guard import FEW_UNITS, GuardBound, GuardTally, PastEvent, Weighed
 from promptab.stats.metric import MetricDefinition
 from promptab.stats.summary import UnitSums
+from promptab.stores.queries.exposures import any_alias
 from promptab.stores.queries.unit_facts import Series
 from promptab.stores.queries.unit_totals import adding, carrying, stretch_after
-from promptab.stores.schema import events
+from promptab.stores.schema import aliases, events
 from promptab.stores.totals_schema import version_hours
 from promptab.stores.watch_schema import guard_units, guards
 
@@ -37,6 +40,26 @@ RECENT_EVENTS = 20_000
 """At least so many of the version before are its recent record, where there are as many; whole hours of them."""
 RECENT_DAYS = 28
 """What happened longer before the promotion than this is no recent record."""
+
+
+CLOCKS_DIFFER = timedelta(days=1)
+"""At most, between who promoted and who said that a session is a user."""
+
+_FOLLOWED = events.outerjoin(aliases, aliases.c.alias == events.c.unit)
+"""Events, and the users that the sessions among their units have become."""
+
+
+class _Place(NamedTuple):
+    """One bound of one guard."""
+
+    guard_id: str
+    bound: int
+    """Its place among the guard's."""
+    center: float
+
+    @property
+    def rows(self) -> tuple[ColumnElement[bool], ...]:
+        return guard_units.c.guard_id == self.guard_id, guard_units.c.bound == self.bound
 
 
 class GuardTallyQueries:
@@ -54,7 +77,7 @@ class GuardTallyQueries:
         stretch = await self._recent(version_id, before)
         if stretch is None:
             return []
-        source, n, s = _measured(definition, None, events, self._connection)
+        source, n, s = _measured(definition, None, _FOLLOWED, self._connection)
         query = (
             select(_unit().label("unit"), n.label("n"), s.label("s"))
             .select_from(source)
@@ -84,17 +107,23 @@ class GuardTallyQueries:
             status = (await self._connection.execute(present)).scalar_one_or_none()
             return None if status == "watching" else False
         stretch = await stretch_after(self._connection, guard.watermark)
-        if stretch.upto > guard.watermark:
+        before = guard.sums
+        if stretch.is_last and await any_alias(self._connection):
+            before = await self._join_sessions(guard, weighed)
+        if stretch.upto > guard.watermark or before != guard.sums:
             within = [
                 events.c.sequence > guard.watermark,
                 events.c.sequence <= stretch.upto,
                 events.c.version_id == guard.version_id,
                 events.c.at >= guard.since,
             ]
+            counted = select(func.count()).select_from(events).where(*within)
+            more = (await self._connection.execute(counted)).scalar_one()
             sums = [
-                await self._added(guard_id, place, each, guard.sums[place], within)
+                await self._added(guard_id, place, each, tally_of(before[place]), within)
                 for place, each in enumerate(weighed)
             ]
+            sums = [tally.model_copy(update={"events": tally.events + more}) for tally in sums]
             await self._connection.execute(
                 update(guards)
                 .where(guards.c.guard_id == guard_id)
@@ -107,31 +136,84 @@ class GuardTallyQueries:
         guard_id: str,
         place: int,
         weighed: Weighed,
-        document: Any,
+        before: GuardTally,
         within: Sequence[ColumnElement[bool]],
     ) -> GuardTally:
         """Add the events to the units that they are of; return the sums over units as they are then."""
-        before = GuardTally(sums=UnitSums(*document["sums"]), single_events=document["single_events"])
         if weighed.bound.bound is None:
             return before
-        center = weighed.bound.bound
-        fresh = self._fresh(weighed, within).cte("fresh")
-        row = (await self._connection.execute(_growth(fresh, guard_id, place, center))).one()
-        grown = {name: float(getattr(row, name) or 0.0) for name in ("n", "s", "rr", "nn", "rn")}
-        rows = select(literal(guard_id).label("guard_id"), literal(place).label("bound"), *fresh.c).where(
-            literal(value=True)
-        )
+        place_of = _Place(guard_id, place, weighed.bound.bound)
+        return await self._put(place_of, self._fresh(weighed, within), before)
+
+    async def _put(self, place: _Place, rows: Select[Any], before: GuardTally) -> GuardTally:
+        """Add rows (unit, n, s, first_sequence) to what is kept of their units."""
+        fresh = rows.cte("fresh")
+        row = (await self._connection.execute(_growth(fresh, place))).one()
+        added = select(
+            literal(place.guard_id).label("guard_id"), literal(place.bound).label("bound"), *fresh.c
+        ).where(literal(value=True))
         await self._connection.execute(
-            adding(self._connection.dialect, guard_units, rows, smallest=("first_sequence",))
+            adding(self._connection.dialect, guard_units, added, smallest=("first_sequence",))
         )
-        sums = UnitSums(units=int(row.units), center=center, **grown)
+        sums = _sums(row, place.center)
         if before.sums.units:
-            sums = UnitSums(*map(operator.add, before.sums, sums))._replace(center=center)
-        return GuardTally(sums=sums, single_events=before.single_events + int(row.alone or 0))
+            sums = UnitSums(*map(operator.add, before.sums, sums))._replace(center=place.center)
+        alone = before.single_events + int(row.alone or 0)
+        return before.model_copy(update={"sums": sums, "single_events": alone})
+
+    async def _join_sessions(self, guard: Row[Any], weighed: Sequence[Weighed]) -> list[Any]:
+        """Give what was added under the name of a session to the user that it has turned out to be since: they are one
+        unit, of which the events add up. Return the tallies as they are then.
+        """
+        tallies = []
+        for place, (each, document) in enumerate(zip(weighed, guard.sums, strict=True)):
+            tally = tally_of(document)
+            if each.bound.bound is not None and tally.sums.units:
+                tally = await self._joined(
+                    _Place(guard.guard_id, place, each.bound.bound), tally, guard.since
+                )
+            tallies.append(tally.model_dump(mode="json"))
+        return tallies
+
+    async def _joined(self, place: _Place, before: GuardTally, since: datetime) -> GuardTally:
+        """Move the rows of sessions to their users' in one bound."""
+        named = literal("u", String)
+        # what was said long before is followed as the events are added
+        recent = aliases.c.at >= since - CLOCKS_DIFFER
+        sessions = (
+            select(*guard_units.c, named.concat(aliases.c.unit).label("user"))
+            .join(aliases, guard_units.c.unit == named.concat(aliases.c.alias))
+            .where(*place.rows, recent)
+            .cte("sessions")
+        )
+        r = sessions.c.s - place.center * sessions.c.n
+        added_up = select(
+            func.count().label("units"),
+            func.sum(sessions.c.n).label("n"),
+            func.sum(sessions.c.s).label("s"),
+            func.sum(r * r).label("rr"),
+            func.sum(sessions.c.n * sessions.c.n).label("nn"),
+            func.sum(r * sessions.c.n).label("rn"),
+        ).select_from(sessions)
+        row = (await self._connection.execute(added_up)).one()
+        if not row.units:
+            return before
+        left = UnitSums(*map(operator.sub, before.sums, _sums(row, place.center)))
+        users = select(
+            sessions.c.user.label("unit"),
+            func.sum(sessions.c.n).label("n"),
+            func.sum(sessions.c.s).label("s"),
+            func.min(sessions.c.first_sequence).label("first_sequence"),
+        ).group_by(sessions.c.user)
+        kept = before.model_copy(update={"sums": left._replace(center=place.center)})
+        joined = await self._put(place, users, kept)
+        gone = guard_units.c.unit.in_(select(named.concat(aliases.c.alias)).where(recent))
+        await self._connection.execute(delete(guard_units).where(*place.rows, gone))
+        return joined
 
     def _fresh(self, weighed: Weighed, within: Sequence[ColumnElement[bool]]) -> Select[Any]:
         """Return what the events add up to by unit."""
-        source, n, s = _measured(weighed.definition, weighed.bound, events, self._connection)
+        source, n, s = _measured(weighed.definition, weighed.bound, _FOLLOWED, self._connection)
         unit = _unit()
         return (
             select(
@@ -186,9 +268,14 @@ async def with_few_units(
     return tally.model_copy(update={"units": tuple(units)})
 
 
+def tally_of(document: Any) -> GuardTally:
+    """Read a tally as `promptab_guards` has it."""
+    return GuardTally.model_validate({**document, "sums": UnitSums(*document["sums"])})
+
+
 def _unit() -> ColumnElement[Any]:
-    """Return whose an event is: its unit's, or its own where it names none."""
-    named = literal("u", String).concat(events.c.unit)
+    """Return whose an event of `_FOLLOWED` is: its unit's, or its own where it names none."""
+    named = literal("u", String).concat(func.coalesce(aliases.c.unit, events.c.unit))
     alone = literal("e", String).concat(cast(events.c.sequence, String))
     return case((events.c.unit.is_not(None), named), else_=alone)
 
@@ -209,15 +296,19 @@ def _measured(
     return source, one, case((and_(value.is_not(None), beyond), 1.0), (value.is_not(None), 0.0))
 
 
+def _sums(row: Row[Any], center: float) -> UnitSums:
+    grown = {name: float(getattr(row, name) or 0.0) for name in ("n", "s", "rr", "nn", "rn")}
+    return UnitSums(units=int(row.units), center=center, **grown)
+
+
 def _carried(n: ColumnElement[Any], s: ColumnElement[Any]) -> ColumnElement[bool]:
     return (func.coalesce(n, 0.0) != 0.0) | (func.coalesce(s, 0.0) != 0.0)
 
 
-def _growth(fresh: CTE, guard_id: str, place: int, center: float) -> Any:
+def _growth(fresh: CTE, place: _Place) -> Any:
     """Return by how much the sums over units grow when these are added to what is kept of them."""
-    kept = and_(
-        guard_units.c.guard_id == guard_id, guard_units.c.bound == place, guard_units.c.unit == fresh.c.unit
-    )
+    center = place.center
+    kept = and_(*place.rows, guard_units.c.unit == fresh.c.unit)
     old_n, old_s = (func.coalesce(guard_units.c[name], cast(0.0, Float)) for name in ("n", "s"))
     n, old_r = old_n + fresh.c.n, old_s - center * old_n
     r = old_s + fresh.c.s - center * n

@@ -12,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from promptab.decisions.guard import Guard, GuardBound, GuardStatus, GuardTally
 from promptab.models import Environment, PromptType
 from promptab.policy import Policy
-from promptab.stats.summary import UnitSums
-from promptab.stores.queries.guard_tallies import with_few_units
+from promptab.stores.queries.guard_tallies import tally_of, with_few_units
 from promptab.stores.schema import events
 from promptab.stores.watch_schema import guard_units, guards
 
@@ -132,9 +131,5 @@ def _record(row: Row[Any]) -> Guard:
     return Guard(
         **fields,
         bounds=None if bounds is None else tuple(GuardBound.model_validate(bound) for bound in bounds),
-        tallies=tuple(_tally(document) for document in sums),
+        tallies=tuple(tally_of(document) for document in sums),
     )
-
-
-def _tally(document: Any) -> GuardTally:
-    return GuardTally(sums=UnitSums(*document["sums"]), single_events=document["single_events"])
