@@ -17,6 +17,7 @@ AlertKind = Literal[
     "stalled",
     "awaiting",
     "applied",
+    "moved",
 ]
 """What it is about:
 
@@ -28,6 +29,7 @@ AlertKind = Literal[
 - `stalled`: no unit, or no outcome, has come for much longer than ever before
 - `awaiting`: a decision waits for a person
 - `applied`: a decision was carried out, by the machine or by a person
+- `moved`: production of a prompt was moved by hand, without a decision
 """
 KINDS: tuple[AlertKind, ...] = (
     "significant",
@@ -38,6 +40,7 @@ KINDS: tuple[AlertKind, ...] = (
     "stalled",
     "awaiting",
     "applied",
+    "moved",
 )
 
 Severity = Literal["info", "warning", "critical"]
@@ -57,9 +60,9 @@ class Alert(Record):
     at: Utc
     """When it was found."""
     subject: str
-    """The id of the experiment, or of whatever else it is about."""
+    """The id of the experiment, or of whatever else it is about: a guard; a version that was put live or taken out."""
     name: str
-    """The name of that."""
+    """The name of that, or of the prompt, as in system/greeting."""
     sentence: str
     numbers: Numbers
     decision_id: str | None = None
