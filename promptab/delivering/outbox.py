@@ -20,7 +20,6 @@ from promptab.errors import InvalidInputError, MissingExtraError, NotFoundError,
 from promptab.managed import Clock, Managed, utc_now
 from promptab.retention import PruneReport
 from promptab.stores.base import Store, Transaction
-from promptab.stores.queries.alert_retention import DROPPED
 
 logger = logging.getLogger("promptab.alerts")
 
@@ -170,9 +169,8 @@ class AlertOutbox(Managed):
 
         while apply and (some := await store.write(prune, shown=False)):
             dropped += some
-        fates = await store.read(lambda tx: tx.alert_retention.look(limit, dead=dead))
-        left = fates.pop(DROPPED, 0)
-        return PruneReport(before=limit, dropped=dropped if apply else left, kept=dict(fates), applied=apply)
+        left, kept = await store.read(lambda tx: tx.alert_retention.look(limit, dead=dead))
+        return PruneReport(before=limit, dropped=dropped if apply else left, kept=kept, applied=apply)
 
     async def forget(self, channel: str) -> int:
         """Forget a channel that there is no longer: what waits for it is delivered no more. Return how many

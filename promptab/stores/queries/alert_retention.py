@@ -25,15 +25,16 @@ class AlertRetentionQueries:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def look(self, before: datetime, *, dead: bool) -> Counter[str]:
-        """Return what becomes of the alerts told before a moment -> how many: `DROPPED`, or why they are kept.
+    async def look(self, before: datetime, *, dead: bool) -> tuple[int, Counter[str]]:
+        """Return how many of the alerts told before a moment are to be dropped, and why others are kept -> how many.
 
         `dead`: those that were given up on their way are dropped as well. Changes nothing.
         """
         fate = (await self._fate(dead=dead)).label("fate")
         found = select(fate).where(alerts.c.at < before).subquery()
         query = select(found.c.fate, func.count().label("alerts")).group_by(found.c.fate)
-        return Counter({row.fate: int(row.alerts) for row in (await self._connection.execute(query)).all()})
+        counts = Counter({row.fate: int(row.alerts) for row in (await self._connection.execute(query)).all()})
+        return counts.pop(DROPPED, 0), counts
 
     async def prune(self, before: datetime, *, dead: bool) -> int:
         """Drop some of the alerts that `look` would, with what became of them; return how many, 0 at the end."""
