@@ -47,7 +47,8 @@ async def apply_decision(
     experiment = await tx.experiments.by_id(stored.decision.experiment_id)
     assert experiment is not None  # noqa: S101 - it has not moved
     reason = "; ".join(filter(None, [stored.decision.sentence, occasion.reason]))
-    act = _Act(tx, experiment, stored, Occasion(now, occasion.actor, reason, _evidence(stored)))
+    why = Occasion(now, occasion.actor, reason, _evidence(stored), stored.decision_id)
+    act = _Act(tx, experiment, stored, why)
     done = await _ACTS[stored.decision.action](act)
     settled = stored.settled(
         "applied", at=now, detail=done.detail, actor=occasion.actor, effects=done.effects

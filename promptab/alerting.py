@@ -1,6 +1,7 @@
 """Putting alerts into the outbox, in the transaction of what they are about: nothing is sent here.
 
-`raise_alerts` belongs where a decision is stored, `raise_applied` where one is applied.
+`raise_alerts` belongs where a decision is stored, `raise_applied` where one is applied, and `raise_moved` where
+production is moved without one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from promptab.alerts.traffic import SOURCES, Source, beaten, rested, silence_of
 from promptab.analysis.result import AnalysisResult, GuardReading
 from promptab.decisions.decision import Action, Decision
 from promptab.decisions.stored import StoredDecision
-from promptab.models import ExperimentStatus, PromptExperiment
+from promptab.models import Deployment, ExperimentStatus, PromptExperiment
 from promptab.stores.base import Transaction
 
 _APPLIED_SEVERITY: dict[Action, Severity] = {"rollback": "warning", "pause": "warning"}
@@ -76,6 +77,47 @@ async def raise_applied(tx: Transaction, stored: StoredDecision) -> list[Alert]:
             )
         ],
     )
+
+
+async def raise_moved(tx: Transaction, move: Deployment, *, paused: Sequence[str] = ()) -> list[Alert]:
+    """Put the alert that somebody has moved production by hand into the outbox, with the experiments that this has
+    paused. Other environments are nobody's alarm.
+    """
+    if move.environment != "production":
+        return []
+    subject = move.version_id or move.previous_version_id
+    assert subject is not None  # noqa: S101 - every move is to a version or from one
+    return await _put(
+        tx,
+        [
+            Alert(
+                # of the moment too: stores that were copied number their moves alike, and may tell the same people
+                alert_id=alert_id(subject, "moved", move.sequence, move.at.isoformat()),
+                kind="moved",
+                severity="info" if move.action == "promote" else "warning",
+                at=move.at,
+                subject=subject,
+                name=f"{move.prompt_type}/{move.name}",
+                sentence=_move_sentence(move, paused),
+                numbers={"deployment": move.sequence},
+            )
+        ],
+    )
+
+
+def _move_sentence(move: Deployment, paused: Sequence[str]) -> str:
+    before = "nothing was live before" if move.previous_version is None else f"it was {move.previous_version}"
+    by = "" if move.actor is None else f" by {move.actor}"
+    match move.action:
+        case "rollback":
+            told = f"Rolled back by hand{by}: production is {move.version} again, {before}"
+        case "withdraw":
+            told = f"Withdrawn by hand{by}: nothing is live in production, {before}"
+        case _:
+            told = f"Promoted by hand{by}: production is {move.version} now, {before}"
+    why = f". {move.reason}" if move.reason else ""
+    stopped = f". Paused, as they serve {move.previous_version}: {', '.join(paused)}" if paused else ""
+    return f"{told}{why}{stopped}"
 
 
 async def _raise(tx: Transaction, decision: Decision, facts: Sequence[Fact], decision_id: str) -> list[Alert]:

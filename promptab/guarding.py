@@ -246,7 +246,7 @@ async def _taken_back(
         "guardrails": [reading.model_dump(mode="json") for reading in _readings(guard, decision)],
     }
     left = await existing_version(tx, guard.version_id)
-    told = Occasion(occasion.at, occasion.actor, decision.sentence, evidence)
+    told = Occasion(occasion.at, occasion.actor, decision.sentence, evidence, stored.decision_id)
     return await roll_back(tx, target, left, guard.environment, told)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from promptab.alerting import raise_moved
 from promptab.checks import required_id
 from promptab.errors import NotFoundError, StateError
 from promptab.lifecycle import check_version_transition, rollback_candidates
@@ -14,6 +15,7 @@ from promptab.models import (
     Deployment,
     Environment,
     ExperimentStatus,
+    PromptExperiment,
     PromptType,
     PromptVersion,
     VersionStatus,
@@ -30,6 +32,8 @@ class Occasion:
     actor: str | None = None
     reason: str = ""
     evidence: Mapping[str, Any] | None = None
+    decision_id: str | None = None
+    """Of the decision that is being applied, which tells of itself; None where somebody moves it by hand."""
 
 
 async def existing_version(tx: Transaction, version_id: str) -> PromptVersion:
@@ -60,14 +64,14 @@ async def point(
         check_version_transition(version, VersionStatus.PRODUCTION)
         # the status beside the pointer is what remains when the pointer has moved on
         await tx.versions.set_status(version.version_id, VersionStatus.ACTIVE)
-    return await tx.deployments.move(_move(version, live, environment, "promote", occasion))
+    return await _moved(tx, _move(version, live, environment, "promote", occasion), occasion)
 
 
 async def withdraw(
     tx: Transaction, version: PromptVersion, environment: Environment, occasion: Occasion
 ) -> Deployment:
     """Leave the environment, in which the version is live, without one."""
-    return await tx.deployments.move(_move(None, version, environment, "withdraw", occasion))
+    return await _moved(tx, _move(None, version, environment, "withdraw", occasion), occasion)
 
 
 async def keep(tx: Transaction, live: PromptVersion, occasion: Occasion) -> Deployment:
@@ -90,14 +94,16 @@ async def roll_back(
     one with the id `apart_from`.
     """
     evidence = dict(occasion.evidence or {})
+    paused: list[PromptExperiment] = []
     if environment == "production":
         await tx.versions.set_status(target.version_id, VersionStatus.ACTIVE)
     if left is not None and environment == "production":
         await tx.versions.set_status(left.version_id, VersionStatus.DEPRECATED)
         if paused := await _pause_experiments(tx, left, occasion.at, apart_from):
-            evidence["paused_experiments"] = paused
-    told = Occasion(occasion.at, occasion.actor, occasion.reason, evidence or None)
-    return await tx.deployments.move(_move(target, left, environment, "rollback", told))
+            evidence["paused_experiments"] = [experiment.experiment_id for experiment in paused]
+    told = replace(occasion, evidence=evidence or None)
+    names = [experiment.name for experiment in paused]
+    return await _moved(tx, _move(target, left, environment, "rollback", told), told, paused=names)
 
 
 async def rollback_target(
@@ -113,16 +119,26 @@ async def rollback_target(
 
 async def _pause_experiments(
     tx: Transaction, left: PromptVersion, now: datetime, apart_from: str | None
-) -> list[str]:
-    """Pause the running experiments that serve a version which was rolled back; return their ids."""
+) -> list[PromptExperiment]:
+    """Pause the running experiments that serve a version which was rolled back; return them."""
     paused = []
     running = frozenset({ExperimentStatus.RUNNING})
     for experiment in await tx.experiments.listing(statuses=running, prompt_type=left.prompt_type):
         serves_it = left.version in {variant.version for variant in experiment.variants}
         if experiment.prompt_name == left.name and serves_it and experiment.experiment_id != apart_from:
             await with_status(tx, experiment, ExperimentStatus.PAUSED, now=now)
-            paused.append(experiment.experiment_id)
+            paused.append(experiment)
     return paused
+
+
+async def _moved(
+    tx: Transaction, move: Deployment, occasion: Occasion, *, paused: Sequence[str] = ()
+) -> Deployment:
+    """Move the environment, and tell of it where no decision does."""
+    made = await tx.deployments.move(move)
+    if occasion.decision_id is None:
+        await raise_moved(tx, made, paused=paused)
+    return made
 
 
 def _move(

@@ -27,12 +27,12 @@ AHEAD = timedelta(days=1)
 
 
 class PruneReport(Record):
-    """What became of the events that happened before a moment."""
+    """What became of the events, or the alerts, of before a moment."""
 
     before: Utc
     dropped: int
     kept: Mapping[str, int]
-    """Why events were kept -> how many."""
+    """Why they were kept -> how many."""
     applied: bool
     """False where it was only looked up what would happen."""
 

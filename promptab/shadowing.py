@@ -21,6 +21,7 @@ from promptab.checks import check_count, check_number
 from promptab.choice import Choice
 from promptab.errors import InvalidInputError
 from promptab.sending import CallPlan, Send, whole_answer
+from promptab.shadow_budget import ShadowBudget
 from promptab.shadow_place import SHADOW_KEY
 
 logger = logging.getLogger("promptab.shadows")
@@ -35,10 +36,13 @@ class ShadowSettings:
     timeout_seconds: float = 60.0
     """After which a run has failed, the client's retries included: above 0, up to 3600."""
     close_seconds: float = 5.0
-    """How long closing the lab waits for runs before it cancels them: 0 to 3600."""
+    """How long closing the lab waits for runs before it cancels them: 0 to 3600. One whose client does not let itself
+    be cancelled is left after 2 seconds more, with a word in the log."""
     max_cost: float | None = None
-    """US dollars that the runs of this lab may cost in all; None for no limit. What is out when it is reached is
-    let end. A run whose cost is not known counts as nothing."""
+    """US dollars that the runs of this lab may cost in all; None for no limit. A run is sent where as much is left,
+    beside what is out, as the dearest one of its shadow has cost so far; the first runs of a shadow are sent one at a
+    time, until one was answered. So more is spent at most by the first run of each shadow, and by what runs that are
+    out cost beyond the dearest one before them. A run whose cost is not known counts as nothing."""
 
     def __post_init__(self) -> None:
         check_count("shadows.most_at_once", self.most_at_once, low=1, high=10_000)
@@ -47,6 +51,9 @@ class ShadowSettings:
         if self.max_cost is not None:
             check_number("shadows.max_cost", self.max_cost, low=0.0)
 
+
+LETTING_GO_SECONDS = 2.0
+"""How long what was cancelled may take to end."""
 
 DEFAULT_SHADOWS = ShadowSettings()
 
@@ -68,11 +75,11 @@ class ShadowStats(NamedTuple):
     failed: int
     """Their events say why."""
     cancelled: int
-    """By the closing of the lab."""
+    """By the closing of the lab, or left by it as they did not end."""
     over_capacity: int
     """Left out, since `most_at_once` were out."""
     over_cost: int
-    """Left out, since `max_cost` was reached."""
+    """Left out, since they might have cost more than was left of `max_cost`."""
     cost: float
     """US dollars, as far as they are known."""
 
@@ -88,8 +95,10 @@ class Shadows:
         self._process = os.getpid()
         self._out = 0
         self._answered = self._failed = self._cancelled = self._over_capacity = self._over_cost = 0
-        self._cost = 0.0
+        self._budget = ShadowBudget(settings.max_cost)
         self._closed = False
+        self._left: set[asyncio.Task[None]] = set()
+        """What did not end when it was cancelled. Nothing that comes of it is recorded."""
 
     def stats(self) -> ShadowStats:
         """Return counts, without I/O."""
@@ -100,7 +109,7 @@ class Shadows:
             self._cancelled,
             self._over_capacity,
             self._over_cost,
-            self._cost,
+            self._budget.spent,
         )
 
     def beside(self, plan: CallPlan, metadata: Mapping[str, Any] | None, call_id: str) -> Beside:
@@ -124,7 +133,9 @@ class Shadows:
             await asyncio.wait(tasks)
 
     async def close(self) -> None:
-        """Begin nothing any more, wait `close_seconds` for what is out, and cancel the rest."""
+        """Begin nothing any more, wait `close_seconds` for what is out, and cancel the rest. What does not let itself
+        be cancelled is left after `LETTING_GO_SECONDS`.
+        """
         self._closed = True
         tasks: Sequence[asyncio.Task[None]] = tuple(self._of_this_process())
         if not tasks:
@@ -134,7 +145,24 @@ class Shadows:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            ended, left = await asyncio.wait(tasks, timeout=LETTING_GO_SECONDS)
+            await asyncio.gather(*ended, return_exceptions=True)
+            self._leave(left)
+
+    def _leave(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Let runs be that do not end: closing the lab does not wait for them, and nothing that they do concerns it."""
+        if not tasks:
+            return
+        self._left |= tasks
+        self._cancelled += len(tasks)
+        self._of_this_process().difference_update(tasks)
+        told = "1 run in the shadow has" if len(tasks) == 1 else f"{len(tasks)} runs in the shadow have"
+        logger.warning(
+            "%s not ended %g s after being cancelled, and nothing is recorded of it any more: the client does not let "
+            "itself be cancelled",
+            told,
+            LETTING_GO_SECONDS,
+        )
 
     async def _run(
         self,
@@ -145,19 +173,25 @@ class Shadows:
         served: asyncio.Future[bool],
     ) -> None:
         request = _request(plan, shadow)
-        if not await served or not self._admitted():
+        key = (shadow.experiment_id, shadow.variant)
+        if not await served or (aside := self._admitted(key)) is None:
             return
         metadata.pop(SHADOW_KEY, None)
         call = shadow.call(metadata=metadata, beside=call_id)
         self._out += 1
+        self._budget.set_aside(key, aside)
         try:
             if isinstance(request, Exception):
                 call.fail(request)
             else:
                 await self._asked(call, request)
         finally:
-            self._out -= 1
-            self._count(call.finish())
+            if asyncio.current_task() not in self._left:
+                self._out -= 1
+                finished = call.finish()
+                answered = finished.status == "ok"
+                self._budget.spend(key, aside, finished.cost, answered=answered)
+                self._count(finished)
 
     async def _asked(self, call: Call, request: Send) -> None:
         try:
@@ -170,18 +204,18 @@ class Shadows:
             call.fail(error)
             raise
 
-    def _admitted(self) -> bool:
-        """Whether there is room for one more request; where there is none, it is counted."""
-        if self.settings.max_cost is not None and self._cost >= self.settings.max_cost:
+    def _admitted(self, shadow: object) -> float | None:
+        """Return the share of the budget that one more request takes; None where there is no room, which is counted."""
+        share = self._budget.share_of(shadow)
+        if share is None:
             self._over_cost += 1
-            return False
+            return None
         if self._out >= self.settings.most_at_once:
             self._over_capacity += 1
-            return False
-        return True
+            return None
+        return share
 
     def _count(self, call: FinishedCall) -> None:
-        self._cost += call.cost or 0.0
         if call.status == "ok":
             self._answered += 1
         elif call.status == "cancelled":
@@ -196,6 +230,7 @@ class Shadows:
     def _of_this_process(self) -> set[asyncio.Task[None]]:
         if self._process != os.getpid():
             self._process, self._out = os.getpid(), 0
+            self._budget.forget_what_is_out()
             self._inherited.append(self._tasks)
             self._tasks = set()
         return self._tasks

@@ -7,6 +7,7 @@ import base64
 import logging
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from promptab.alerts.alert import KINDS
 from promptab.alerts.channel import AlertSettings
 from promptab.delivering.outbox import AlertOutbox
 from promptab.library.policies import read_policy_file
+from promptab.stores.alert_schema import alert_channels
+from promptab.stores.base import Transaction
 from promptab.stores.opening import open_store
 from tests.command_line import Shell, in_new_process
 from tests.contract.test_alerts import an_alert, put
@@ -221,3 +224,50 @@ async def test_without_the_extra_a_webhook_names_it(tmp_path: Path, monkeypatch:
     with pytest.raises(promptab.MissingExtraError, match=r"promptab\[webhooks\]"):
         AlertOutbox(store).declare(settings)
     await store.close()
+
+
+def test_a_pruning_says_first_what_would_go_and_keeps_what_waits(told: Shell) -> None:
+    assert in_new_process(told.folder, "alerts", "deliver").code == 0
+    shown = told.ok("alerts", "prune", "--before", "2d")
+    assert "to be dropped" in shown
+    document = told.json("alerts", "prune", "--before", "2d", "--yes")
+    assert (document["dropped"], document["kept"], document["applied"]) == (0, {}, True)
+
+    async def long_ago() -> None:
+        async with promptab.open(f"sqlite:///{told.folder / 'promptab.db'}") as lab:
+            now = lab.alerts._clock()
+            await put(lab.store, an_alert(4, at=now - timedelta(days=100)))
+
+            async def known_for_long(tx: Transaction) -> None:
+                await tx.alert_retention._connection.execute(
+                    alert_channels.update().values(since=now - timedelta(days=200))
+                )
+
+            await lab.store.write(known_for_long)
+
+    asyncio.run(long_ago())
+    kept = told.ok("alerts", "prune", "--before", "90d", "--yes")
+    assert "kept: still to be delivered to log" in kept
+    assert max(map(len, kept.splitlines())) <= 80
+    assert told.ok("alerts", "forget", "log") == "log is forgotten; 0 alerts waited for it\n"
+    assert told.json("alerts", "prune", "--before", "90d")["dropped"] == 1
+    assert len(told.json("alerts")) == 4
+    assert told.json("alerts", "prune", "--before", "90d", "--yes")["dropped"] == 1
+    assert len(told.json("alerts")) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("prune", "--before", "soon"), "--before"),
+        (("prune", "--before", "1d"), "two days"),
+        (("forget", "nowhere"), "nowhere"),
+    ],
+    ids=["no_time", "too_late", "no_channel"],
+)
+def test_what_cannot_be_pruned_or_forgotten_is_refused(
+    told: Shell, words: tuple[str, ...], named: str
+) -> None:
+    said = told.run("alerts", *words)
+    assert said.code != 0
+    assert named in said.err

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "promptab"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "checks", "recent"}),
-    frozenset({"records", "event_ids", "shadow_place"}),
+    frozenset({"records", "event_ids", "shadow_place", "shadow_budget"}),
     frozenset({"stats"}),
     frozenset({"plan", "guardrails"}),
     frozenset({"policy", "bandit"}),

@@ -18,6 +18,7 @@ AlertKind = Literal[
     "uncarried",
     "awaiting",
     "applied",
+    "moved",
 ]
 """What it is about:
 
@@ -30,6 +31,7 @@ AlertKind = Literal[
 - `uncarried`: no event of 200 units and more carries a metric that decides or is guarded
 - `awaiting`: a decision waits for a person
 - `applied`: a decision was carried out, by the machine or by a person
+- `moved`: production of a prompt was moved by hand, without a decision
 """
 KINDS: tuple[AlertKind, ...] = (
     "significant",
@@ -41,6 +43,7 @@ KINDS: tuple[AlertKind, ...] = (
     "uncarried",
     "awaiting",
     "applied",
+    "moved",
 )
 
 Severity = Literal["info", "warning", "critical"]
@@ -60,9 +63,9 @@ class Alert(Record):
     at: Utc
     """When it was found."""
     subject: str
-    """The id of the experiment, or of whatever else it is about."""
+    """The id of the experiment, or of whatever else it is about: a guard; a version that was put live or taken out."""
     name: str
-    """The name of that."""
+    """The name of that, or of the prompt, as in system/greeting."""
     sentence: str
     numbers: Numbers
     decision_id: str | None = None

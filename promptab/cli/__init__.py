@@ -56,7 +56,9 @@ class Promptab(LazyGroup):
             "promptab.cli.compare:compare", "Compare the variants of an experiment.", _EXPERIMENTS
         ),
         "alerts": Entry(
-            "promptab.cli.alerts:app", "List alerts and what became of them, and deliver them.", _EXPERIMENTS
+            "promptab.cli.alerts:app",
+            "List alerts and what became of them, deliver and prune them.",
+            _EXPERIMENTS,
         ),
         "record": Entry(
             "promptab.cli.record:record", "Record what came of one use, or a later outcome.", _OUTCOMES

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptab.cli.arguments import read_time
 from promptab.cli.exit_codes import ExitCode
 from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption, declared_in
 from promptab.cli.options import JsonOption, UrlOption
-from promptab.cli.output import emit, run, visible
+from promptab.cli.output import emit, note, run, visible
+from promptab.cli.pruning import print_pruning
 from promptab.cli.wording import counted, moment
 from promptab.delivering.outbox import LISTED
 from promptab.lab import Lab
@@ -110,6 +113,57 @@ def deliver(
     emit(report._asdict(), as_json=as_json, human=lambda to: _print_report(to, report))
     if report.dead:
         raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+@app.command()
+def prune(
+    *,
+    before: Annotated[
+        str,
+        typer.Option("--before", metavar="TIME", help="2025-06-30T14:00, or 90d for 90 days ago."),
+    ],
+    dead: Annotated[
+        bool,
+        typer.Option("--dead", help="Those too that were given up on their way.", show_default=False),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Drop them; without it, only say what would go.", show_default=False)
+    ] = False,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Drop alerts that were told before a time, at least two days ago, and what became of them.
+
+    What is still to be delivered is kept, and counted by its channel; `promptab alerts forget` is for one that there is
+    no longer.
+
+    $ promptab alerts prune --before 90d
+    $ promptab alerts prune --before 90d --yes
+    """
+    limit = read_time("--before", before, now=datetime.now(UTC))
+    report = run(lambda lab: lab.alerts.prune(limit, dead=dead, apply=yes), url=url)
+    emit(report, as_json=as_json, human=lambda to: print_pruning(to, report, "alerts"))
+    if not yes:
+        note("nothing was dropped; add --yes to drop them")
+
+
+@app.command()
+def forget(
+    channel: Annotated[
+        str, typer.Argument(metavar="CHANNEL", help="Its name in promptab.yaml.", show_default=False)
+    ],
+    *,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget a channel that there is no longer: what waits for it is delivered no more.
+
+    $ promptab alerts forget oncall
+    """
+    waiting = run(lambda lab: lab.alerts.forget(channel), url=url)
+    document = {"channel": channel, "waiting": waiting}
+    told = f"{visible(channel)} is forgotten; {counted(waiting, 'alert')} waited for it"
+    emit(document, as_json=as_json, human=lambda to: to.print(told, soft_wrap=True))
 
 
 def log_to_stderr() -> None:

@@ -11,12 +11,12 @@ import typer
 from promptab.cli.arguments import read_time
 from promptab.cli.options import JsonOption, UrlOption
 from promptab.cli.output import emit, note, run, table
+from promptab.cli.pruning import print_pruning
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from promptab.exporting import ExportReport
-    from promptab.retention import PruneReport
 
 app = typer.Typer(
     add_completion=False,
@@ -90,7 +90,7 @@ def prune(
     """
     limit = read_time("--before", before, now=datetime.now(UTC))
     report = run(lambda lab: lab.metrics.prune_events(limit, apply=yes), url=url)
-    emit(report, as_json=as_json, human=lambda to: _print_pruning(to, report))
+    emit(report, as_json=as_json, human=lambda to: print_pruning(to, report, "events"))
     if not yes:
         note("nothing was dropped; add --yes to drop them")
 
@@ -103,13 +103,4 @@ def _print_export(to: Console, report: ExportReport) -> None:
         rows.add_row("events of an earlier export, pruned since", f"{report.kept:,}")
     rows.add_row("exposures", f"{report.exposures:,}")
     rows.add_row("aliases", f"{report.aliases:,}")
-    to.print(rows)
-
-
-def _print_pruning(to: Console, report: PruneReport) -> None:
-    to.print(f"Events before {report.before:%Y-%m-%d %H:%M} UTC:")
-    rows = table("what", "events", right=("events",))
-    rows.add_row("dropped" if report.applied else "to be dropped", f"{report.dropped:,}")
-    for why, count in sorted(report.kept.items()):
-        rows.add_row(f"kept: {why}", f"{count:,}")
     to.print(rows)

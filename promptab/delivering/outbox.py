@@ -6,18 +6,20 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
+from datetime import datetime
 from typing import NoReturn, TypedDict, TypeVar, Unpack
 
 from promptab.alerts.alert import AlertKind, Severity
 from promptab.alerts.channel import LOG, AlertSettings, Wanted
 from promptab.alerts.delivery import DeliveryStatus, ToldAlert
 from promptab.assigning import find_experiment
-from promptab.checks import check_count, check_name, check_number
+from promptab.checks import check_count, check_name, check_number, check_time
 from promptab.delivering.channels import AlertCallback, CallbackChannel, Channel, LogChannel
-from promptab.delivering.passes import DeliveryReport, deliver_due
+from promptab.delivering.passes import FIRST_SIGHT, DeliveryReport, deliver_due
 from promptab.errors import InvalidInputError, MissingExtraError, NotFoundError, StateError, StoreError
 from promptab.managed import Clock, Managed, utc_now
-from promptab.stores.base import Store
+from promptab.retention import PruneReport
+from promptab.stores.base import Store, Transaction
 
 logger = logging.getLogger("promptab.alerts")
 
@@ -25,6 +27,8 @@ T = TypeVar("T")
 
 LISTED = 100
 """Alerts that a listing holds unless more are asked for."""
+YOUNGEST_PRUNED = 2 * FIRST_SIGHT
+"""Younger alerts are not dropped, for the sake of channels that are new."""
 PASS_SECONDS = 10.0
 """Between two passes of `keep_delivering`."""
 
@@ -139,6 +143,47 @@ class AlertOutbox(Managed):
                 f"the delivery of alert {alert_id} was given up {where}: there is nothing to retry"
             )
         return tuple(revived)
+
+    async def prune(self, before: datetime, *, dead: bool = False, apply: bool = True) -> PruneReport:
+        """Drop the alerts that were told before this time, with what became of each on its way.
+
+        Kept are those that are still to be delivered to any channel that this store has seen (see `forget`), and those
+        of which a delivery was given up, unless `dead`. What holds already is not told again. With `apply` False
+        nothing is dropped, and the report says what would be.
+
+        Raises `InvalidInputError`, also for a time less than two days ago: a channel that is seen for the first time
+        is sent what was told in the last day, and clocks differ.
+        """
+        limit = check_time("before", before)
+        newest = self._clock() - YOUNGEST_PRUNED
+        if limit > newest:
+            bound = f"at least two days ago, {newest.isoformat()} at the latest"
+            raise InvalidInputError(
+                "before", limit.isoformat(), bound, "a new channel is still sent what is younger"
+            )
+        store = await self._store()
+        dropped = 0
+
+        async def prune(tx: Transaction) -> int:
+            return await tx.alert_retention.prune(limit, dead=dead)
+
+        while apply and (some := await store.write(prune, shown=False)):
+            dropped += some
+        left, kept = await store.read(lambda tx: tx.alert_retention.look(limit, dead=dead))
+        return PruneReport(before=limit, dropped=dropped if apply else left, kept=kept, applied=apply)
+
+    async def forget(self, channel: str) -> int:
+        """Forget a channel that there is no longer: what waits for it is delivered no more. Return how many
+        deliveries had been begun and were still to be made. A channel of this name that is delivered to afterwards
+        is new.
+
+        Raises `NotFoundError` for a channel to which nothing was ever delivered.
+        """
+        store = await self._store()
+        waiting = await store.write(lambda tx: tx.alert_deliveries.forget_channel(channel), shown=False)
+        if waiting is None:
+            raise NotFoundError("channel", channel, "it is the name under alerts: or of on_alert")
+        return waiting
 
     async def deliver(self) -> DeliveryReport:
         """Try everything that is due, to every channel at the same time, and return what became of it.

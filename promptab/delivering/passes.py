@@ -19,8 +19,8 @@ logger = logging.getLogger("promptab.alerts")
 
 AT_ONCE = 4
 """Deliveries to one channel at the same time."""
-LEASE_BEYOND = timedelta(seconds=30)
-"""How much longer than an attempt may take nobody else is at it: for the writes around it, and clocks that differ."""
+LEASE_BEYOND_SECONDS = 30.0
+"""How much longer than an attempt may take nobody else is at it: for the writes around it."""
 FIRST_SIGHT = timedelta(days=1)
 """Of what was raised before a channel was seen for the first time, this much is sent to it."""
 
@@ -61,13 +61,13 @@ async def deliver_due(
 
 
 async def _enqueue(tx: Transaction, channel: Channel, clock: Clock) -> None:
-    await tx.alert_deliveries.open_channel(channel.name, since=clock() - FIRST_SIGHT)
+    await tx.alert_deliveries.open_channel(channel.name, channel.wanted, since=clock() - FIRST_SIGHT)
     await tx.alert_deliveries.enqueue(channel.name, channel.wanted, now=clock())
 
 
 async def _claim(tx: Transaction, channel: Channel, clock: Clock) -> list[Claimed]:
-    until = clock() + timedelta(seconds=channel.seconds) + LEASE_BEYOND
-    return await tx.alert_deliveries.claim(channel.name, now=clock(), until=until, limit=AT_ONCE)
+    seconds = channel.seconds + LEASE_BEYOND_SECONDS
+    return await tx.alert_deliveries.claim(channel.name, now=clock(), seconds=seconds, limit=AT_ONCE)
 
 
 async def _deliver(

@@ -68,6 +68,11 @@ alert_channels = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("since", Instant, nullable=False, comment="alerts from then on are sent to it"),
+    Column(
+        "wanted",
+        Text,
+        comment="kinds and severities, as JSON; null until somebody delivers to it who says so",
+    ),
 )
 
 alert_deliveries = Table(

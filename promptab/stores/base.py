@@ -32,6 +32,7 @@ from promptab.snapshot import Snapshot
 if TYPE_CHECKING:
     from promptab.stores.event_rows import BatchOutcome
     from promptab.stores.queries.alert_deliveries import AlertDeliveryQueries
+    from promptab.stores.queries.alert_retention import AlertRetentionQueries
     from promptab.stores.queries.alerts import AlertQueries
     from promptab.stores.queries.cases import CaseQueries
     from promptab.stores.queries.costs import CostQueries
@@ -79,6 +80,7 @@ class Transaction:
     cases: CaseQueries
     alerts: AlertQueries
     alert_deliveries: AlertDeliveryQueries
+    alert_retention: AlertRetentionQueries
     leases: LeaseQueries
     guards: GuardQueries
     guard_tallies: GuardTallyQueries

@@ -32,7 +32,7 @@ from promptab.stores import schema
 from promptab.stores.driver_errors import UNDEFINED_TABLE, sqlstate
 
 VERSION_TABLE = "promptab_migrations"
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration; a test holds it against the files."""
 
 _LOCK = 0x70726F6D70746162

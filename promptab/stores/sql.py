@@ -32,6 +32,7 @@ from promptab.stores.group_commit import GroupCommit
 from promptab.stores.leading import LeaseLeadership
 from promptab.stores.picture import take_snapshot
 from promptab.stores.queries.alert_deliveries import AlertDeliveryQueries
+from promptab.stores.queries.alert_retention import AlertRetentionQueries
 from promptab.stores.queries.alerts import AlertQueries
 from promptab.stores.queries.cases import CaseQueries
 from promptab.stores.queries.costs import CostQueries
@@ -387,6 +388,7 @@ def _transaction(connection: AsyncConnection) -> Transaction:
         cases=CaseQueries(connection),
         alerts=AlertQueries(connection),
         alert_deliveries=AlertDeliveryQueries(connection),
+        alert_retention=AlertRetentionQueries(connection),
         leases=LeaseQueries(connection),
         guards=GuardQueries(connection),
         guard_tallies=GuardTallyQueries(connection),

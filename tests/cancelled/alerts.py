@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any
+
+from sqlalchemy import delete
 
 from promptab.alerts.alert import Alert
 from promptab.alerts.channel import EVERYTHING
 from promptab.delivering.outbox import AlertOutbox
+from promptab.stores.alert_schema import alert_channels
+from promptab.stores.base import Transaction
 from tests.cancelled.attempts import Attempt, Preparation, Stage, reads
 from tests.clock import SettableClock
-from tests.contract.test_alerts import an_alert, put
+from tests.contract.test_alerts import an_alert, end_leases, put
 
 
 class Telling:
@@ -35,7 +40,7 @@ class Telling:
         self.outbox.on_alert(hear, name=self.name)
         since = self.alert.at
         await self.store.write(
-            lambda tx: tx.alert_deliveries.open_channel(self.name, since=since), shown=False
+            lambda tx: tx.alert_deliveries.open_channel(self.name, EVERYTHING, since=since), shown=False
         )
         await put(self.store, self.alert)
         return self
@@ -48,7 +53,7 @@ class Telling:
     def delivered_by(self, deliver: Any) -> Attempt:
         async def call() -> None:
             # what was cut short is tried again when its lease has ended
-            self.clock.advance(hours=1)
+            await end_leases(self.store)
             await deliver()
 
         async def look() -> object:
@@ -105,7 +110,7 @@ async def reviving(stage: Stage) -> Attempt:
         return telling.store.write(work, shown=False)
 
     await write(lambda tx: tx.alert_deliveries.enqueue(stage.name, EVERYTHING, now=now))
-    (claimed,) = await write(lambda tx: tx.alert_deliveries.claim(stage.name, now=now, until=now, limit=1))
+    (claimed,) = await write(lambda tx: tx.alert_deliveries.claim(stage.name, now=now, seconds=60.0, limit=1))
     await write(lambda tx: tx.alert_deliveries.settle(stage.name, claimed, "dead", now=now))
     return Attempt(
         lambda: telling.outbox.retry(telling.alert.alert_id),
@@ -115,9 +120,43 @@ async def reviving(stage: Stage) -> Attempt:
     )
 
 
+async def forgetting(stage: Stage) -> Attempt:
+    telling = await Telling(stage).begin()
+    now = telling.clock.now
+    await telling.store.write(
+        lambda tx: tx.alert_deliveries.enqueue(stage.name, EVERYTHING, now=now), shown=False
+    )
+    return Attempt(
+        lambda: telling.outbox.forget(telling.name),
+        telling.ways,
+        none=["pending"],
+        whole=[],
+    )
+
+
+async def pruning(stage: Stage) -> Attempt:
+    telling = await Telling(stage).begin()
+    await telling.outbox.deliver()
+
+    async def forget_all(tx: Transaction) -> None:
+        # those of other attempts are still to be sent this one's
+        await tx.alert_deliveries._connection.execute(delete(alert_channels))
+
+    await telling.store.write(forget_all, shown=False)
+    before = telling.clock.now + timedelta(microseconds=1)
+    telling.clock.advance(days=2, seconds=1)
+
+    async def look() -> object:
+        return await telling.store.read(lambda tx: tx.alerts.get(telling.alert.alert_id)) is not None
+
+    return Attempt(lambda: telling.outbox.prune(before), look, none=True, whole=False)
+
+
 PREPARATIONS: dict[str, Preparation] = {
     "deliver": delivering,
+    "forget": forgetting,
     "keep_delivering": going_on_delivering,
     "list_alerts": listing,
+    "prune": pruning,
     "retry": reviving,
 }

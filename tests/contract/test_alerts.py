@@ -8,11 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from promptab.alerts.alert import Alert
 from promptab.alerts.channel import EVERYTHING, Wanted
 from promptab.alerts.delivery import Claimed, Delivery, ToldAlert
 from promptab.alerts.traffic import Pulse
+from promptab.stores.alert_schema import alert_deliveries
 from promptab.stores.base import Store, Transaction
 from promptab.stores.opening import open_store
 from tests.contract.records import NOON, an_experiment, new_id
@@ -60,17 +62,29 @@ async def keep_pulse(store: Store, pulse: Pulse) -> None:
 
 async def enqueue(store: Store, wanted: Wanted = EVERYTHING, *, now: datetime = NOON) -> None:
     async def work(tx: Transaction) -> None:
-        await tx.alert_deliveries.open_channel(CHANNEL, since=NOON)
+        await tx.alert_deliveries.open_channel(CHANNEL, wanted, since=NOON)
         await tx.alert_deliveries.enqueue(CHANNEL, wanted, now=now)
 
     await store.write(work, shown=False)
 
 
-async def claim(store: Store, now: datetime = NOON, *, limit: int = 10) -> list[Claimed]:
+async def claim(
+    store: Store, now: datetime = NOON, *, limit: int = 10, seconds: float = 3_600.0
+) -> list[Claimed]:
     return await store.write(
-        lambda tx: tx.alert_deliveries.claim(CHANNEL, now=now, until=now + MINUTE, limit=limit),
+        lambda tx: tx.alert_deliveries.claim(CHANNEL, now=now, seconds=seconds, limit=limit),
         shown=False,
     )
+
+
+async def end_leases(store: Store) -> None:
+    """Make it so late, by the database's clock, that the leases of all deliveries that are being tried have ended."""
+
+    async def work(tx: Transaction) -> None:
+        tried = update(alert_deliveries).where(alert_deliveries.c.claim.is_not(None))
+        await tx.alert_deliveries._connection.execute(tried.values(due_at=NOON))
+
+    await store.write(work, shown=False)
 
 
 async def deliveries(store: Store) -> list[Delivery]:
@@ -171,15 +185,17 @@ async def test_whether_there_is_anything_to_do_is_known_without_a_write(store: S
     assert await is_due()
     await claim(store)
     assert not await is_due()
-    assert await is_due(NOON + MINUTE)
+    await end_leases(store)
+    assert await is_due()
 
 
 async def test_a_claimed_delivery_is_nobody_elses_until_its_lease_ends(store: Store) -> None:
     await put(store, an_alert())
     await enqueue(store)
     (first,) = await claim(store)
-    assert (first.attempt, await claim(store, NOON + 0.9 * MINUTE)) == (1, [])
-    (second,) = await claim(store, NOON + MINUTE)
+    assert (first.attempt, await claim(store)) == (1, [])
+    await end_leases(store)
+    (second,) = await claim(store)
     assert (second.alert, second.attempt) == (first.alert, 2)
 
     async def settled(claimed: Claimed) -> bool:
@@ -194,6 +210,29 @@ async def test_a_claimed_delivery_is_nobody_elses_until_its_lease_ends(store: St
     assert await claim(store, NOON + timedelta(days=1)) == []
     (delivery,) = await deliveries(store)
     assert (delivery.status, delivery.attempts, delivery.error) == ("delivered", 2, None)
+
+
+async def test_a_lease_ends_by_one_clock_whatever_the_callers_say(store: Store) -> None:
+    await put(store, an_alert())
+    await enqueue(store)
+    (first,) = await claim(store)
+    # one whose clock is years ahead, and one whose clock is years behind
+    for now in (NOON + timedelta(days=3_000), NOON - timedelta(days=3_000)):
+        assert await claim(store, now) == []
+        assert not await store.read(
+            lambda tx, now=now: tx.alert_deliveries.is_due(CHANNEL, EVERYTHING, now=now)  # type: ignore[misc]
+        )
+    assert first.attempt == 1
+
+
+async def test_a_lease_lasts_as_long_as_it_was_asked_for(store: Store) -> None:
+    await put(store, an_alert())
+    await enqueue(store)
+    assert len(await claim(store, seconds=0.2)) == 1
+    async with asyncio.timeout(60):
+        while not (again := await claim(store, NOON - MINUTE, seconds=3_600.0)):  # noqa: ASYNC110 - of a clock
+            await asyncio.sleep(0.02)
+    assert [claimed.attempt for claimed in again] == [2]
 
 
 async def test_deliverers_at_once_share_the_work(store: Store) -> None:

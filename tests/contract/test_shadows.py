@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -146,3 +147,52 @@ async def test_a_call_without_a_run_beside_it_is_counted_and_not_measured(begun:
         ("u", "a", 0, 3, 1, 10.0),
         ("v", "a", 0, 1, 1, 1_000.0),
     ]
+
+
+def served_by_hand(events: list[MetricEvent]) -> list[tuple[Any, ...]]:
+    """Add up in plain Python what the units with runs were served; measured are the calls with a run beside them, and
+    all of units whose runs do not say beside which call they were.
+    """
+    places = [(event, event.shadow) for event in events if event.shadow is not None]
+    beside = {place.beside for _, place in places} - {None}
+    unsaid = {place.unit for _, place in places if place.beside is None and place.feedback_on is None}
+    units = {place.unit for _, place in places}
+    found: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.kind == "shadow" or event.user_id not in units or event.variant is None:
+            continue
+        row = found.setdefault((event.user_id, event.variant), [0, 0.0, 0.0])
+        row[0] += event.kind == "use"
+        measured = event.event_id in beside or event.user_id in unsaid
+        if measured and event.response_time is not None:
+            row[1] += 1.0
+            row[2] += event.response_time
+    return sorted((unit, variant, 0, *row) for (unit, variant), row in found.items())
+
+
+async def test_whatever_ran_beside_what_it_is_added_up_as_by_hand(begun: Store) -> None:
+    generator = random.Random(6)
+    events: list[MetricEvent] = []
+    for number in range(60):
+        unit = f"u{generator.randrange(12)}"
+        variant = "ab"[int(unit[1:]) % 2]
+        call = a_served(unit, variant, response_time=float(number))
+        events.append(call)
+        if generator.random() < 0.2:
+            events.append(a_served(unit, variant, kind="outcome", response_time=0.5))
+        # none, one or two runs beside the same call, and feedback on them
+        for _ in range(generator.choice((0, 0, 1, 2))):
+            place = ShadowPlace(EXPERIMENT.experiment_id, "c", unit, VERSION, beside=call.event_id)
+            events.append(an_event(None, kind="shadow", metadata=place.metadata(), response_time=1.0))
+            if generator.random() < 0.3:
+                events.append(a_run(unit, feedback_on=events[-1].event_id, user_rating=4.0))
+        if generator.random() < 0.05:
+            events.append(a_run(unit, response_time=2.0))
+    for event in events:
+        await begun.record(event)
+    found = await totals(begun)
+    assert told([*found.served["c"]], "response_time") == served_by_hand(events)
+    runs = [event for event in events if event.shadow is not None]
+    assert sum(row.use.totals["response_time"][1] for row in found.runs) == sum(
+        event.response_time or 0.0 for event in runs
+    )

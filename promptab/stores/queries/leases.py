@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, case, func, select, type_coerce, update
+from sqlalchemy import BigInteger, ColumnElement, case, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from promptab.errors import NotLeadingError
+from promptab.stores.queries.database_clock import database_now
 from promptab.stores.watch_schema import leases
 
 NOBODY = ""
-
-_EPOCH_DAY = 2_440_587.5
-"""The Julian day on which 1970 began."""
-_DAY = 86_400_000_000.0
 
 
 class LeaseQueries:
@@ -28,7 +25,7 @@ class LeaseQueries:
         For a database that one machine uses: by that machine's clock. A lease that would last longer than its holder
         asked for is from before the clock was set back, and holds nobody up.
         """
-        now = func.cast((func.julianday("now") - _EPOCH_DAY) * _DAY, BigInteger)
+        now = database_now(self._connection.dialect)
         until = type_coerce(leases.c.until, BigInteger)
         insert = sqlite.insert(leases).values(
             name=name, holder=holder, term=1, until=now + round(seconds * 1e6), seconds=seconds

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Dialect,
     Float,
@@ -45,7 +46,9 @@ class ShadowQueries:
         runs = _runs(experiment.experiment_id, moments)
         served = {}
         for shadow in experiment.shadows:
-            its_runs = select(runs).where(runs.c.variant == shadow.key).subquery()
+            # a CTE, as it is asked several things: its documents are taken apart once
+            named = select(runs.c.recorded, runs.c.beside, runs.c.is_call)
+            its_runs = named.where(runs.c.variant == shadow.key).cte("its_runs")
             beside = _served(experiment.experiment_id, moments, its_runs, self._connection.dialect)
             served[shadow.key] = await self._by_unit(beside)
         return ShadowTotals(
@@ -109,21 +112,27 @@ def _runs(experiment_id: str, moments: Sequence[datetime]) -> Subquery:
     return _measured(columns, moments).where(of_experiment).subquery("runs")
 
 
-def _served(experiment_id: str, moments: Sequence[datetime], runs: Subquery, dialect: Dialect) -> Subquery:
+def _served(experiment_id: str, moments: Sequence[datetime], runs: CTE, dialect: Dialect) -> Subquery:
     """Return what the units of the runs were served. Measured are the calls that have a run beside them: runs may be
     left out when much is asked, and what was served then compares with none of the others. Of units whose runs do not
     say beside which call they were, all are.
     """
-    beside = select(runs.c.beside).where(runs.c.beside.is_not(None))
-    unsaid = select(runs.c.recorded).where(runs.c.beside.is_(None), runs.c.is_call == 1)
+    beside = select(runs.c.beside).where(runs.c.beside.is_not(None)).distinct().subquery("beside")
+    is_unsaid = and_(runs.c.beside.is_(None), runs.c.is_call == 1)
+    unsaid = select(runs.c.recorded).where(is_unsaid).distinct().subquery("unsaid")
     units = select(runs.c.recorded).distinct()
     columns = (
         events.c.unit.label("recorded"),
         events.c.variant.label("variant"),
         case((events.c.kind == "use", 1), else_=0).label("is_call"),
     )
+    # joined, as each measure would look it up again otherwise
+    found = events.outerjoin(beside, _event_id_text(dialect) == beside.c.beside).outerjoin(
+        unsaid, events.c.unit == unsaid.c.recorded
+    )
     return (
-        _measured(columns, moments, where=or_(_event_id_text(dialect).in_(beside), events.c.unit.in_(unsaid)))
+        _measured(columns, moments, where=or_(beside.c.beside.is_not(None), unsaid.c.recorded.is_not(None)))
+        .select_from(found)
         .where(
             events.c.experiment_id == experiment_id,
             events.c.variant.is_not(None),
