@@ -87,7 +87,7 @@ class _Batch(NamedTuple):
     dealt: int
     """How many arms were."""
     arms: Mapping[str, _ArmBatch]
-    """Those that can be scored."""
+    """Those of the arms that are asked for that can be scored."""
 
 
 class _Scored(NamedTuple):
@@ -175,18 +175,21 @@ class _Parts(NamedTuple):
     others: float
 
 
-def _batches(arms: Arms, weights: Weights) -> Iterator[_Batch]:
-    """Yield the batches that have units, the uniform slice first, each with the arms that can be scored in it."""
+def _batches(arms: Arms, weights: Weights, keys: Collection[str]) -> Iterator[_Batch]:
+    """Yield the batches that have units, the uniform slice first, each with those of these arms that can be scored in
+    it.
+    """
     earlier: dict[str, _Earlier] = {}
     for epoch in sorted(weights):
         shares = {key: share for key, share in weights[epoch].items() if share > 0.0}
-        sums = {key: arms.get(key, _NOTHING).get(epoch, _NO_UNITS) for key in shares}
-        units = sum(of_arm.units for of_arm in sums.values())
+        dealt = {key: arms.get(key, _NOTHING).get(epoch, _NO_UNITS) for key in shares}
+        units = sum(of_arm.units for of_arm in dealt.values())
         if not units:
             continue
+        sums = {key: dealt[key] for key in keys if key in dealt}
         arm_batches = {}
-        for key, share in shares.items():
-            found = _arm_batch(sums[key], units, share, earlier.get(key))
+        for key, of_arm in sums.items():
+            found = _arm_batch(of_arm, units, shares[key], earlier.get(key))
             if found is not None:
                 arm_batches[key] = found
         weight = 1.0 / math.sqrt(sum(1.0 / share for share in shares.values()))
@@ -208,7 +211,7 @@ def _arm_batch(sums: UnitSums, units: int, share: float, earlier: _Earlier | Non
 
 
 def _shared(arms: Arms, weights: Weights, keys: Collection[str]) -> list[_Batch]:
-    return [batch for batch in _batches(arms, weights) if batch.arms.keys() >= set(keys)]
+    return [batch for batch in _batches(arms, weights, keys) if batch.arms.keys() >= set(keys)]
 
 
 def _total(batches: Sequence[_Batch]) -> float:
