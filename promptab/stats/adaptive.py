@@ -47,7 +47,8 @@ _NO_UNITS = UnitSums()
 _NOTHING: Mapping[int, UnitSums] = {}
 
 UNIFORM = 0
-"""The epoch of the uniform slice: a plain experiment beside all batches."""
+"""The epoch of the uniform slice, and below it those in which it dealt among other arms: plain experiments beside all
+batches."""
 
 # Spread below this share of what it is computed from is rounding: long sums of doubles keep about 12 digits.
 _ROUNDING = 1e-12
@@ -194,7 +195,7 @@ def _batches(arms: Arms, weights: Weights, keys: Collection[str]) -> Iterator[_B
                 arm_batches[key] = found
         weight = 1.0 / math.sqrt(sum(1.0 / share for share in shares.values()))
         yield _Batch(epoch, units, weight, len(shares), arm_batches)
-        if epoch != UNIFORM:
+        if epoch > UNIFORM:
             for key, of_arm in sums.items():
                 before = earlier.get(key, _Earlier(0, 0.0, 0.0))
                 earlier[key] = _Earlier(before.units + of_arm.units, before.s + of_arm.s, before.n + of_arm.n)
