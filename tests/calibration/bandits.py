@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -28,6 +30,8 @@ from promptab.stats.multiplicity import simultaneous_confidence
 from promptab.stats.ratio import ratio_contrast
 from promptab.stats.summary import UnitSums
 from tests.calibration.experiments import CONFIDENCE, named
+from tests.calibration.outcomes import Population, draw
+from tests.calibration.streams import CORRELATION
 from tests.calibration.tally import Tally
 
 BATCHES, BATCH_UNITS = 10, 400
@@ -77,6 +81,8 @@ class BanditSetting(NamedTuple):
     metric: str = "success_rate"
     drift: float = 0.0
     """What all arms gain, evenly, from the first unit to the last."""
+    events: int = 1
+    """Of a unit: exactly 1, or the mean of a geometric count."""
 
     @property
     def keys(self) -> list[str]:
@@ -93,8 +99,8 @@ def simulate_bandit(setting: BanditSetting, runs: int, seed: int) -> Tally:
 
     "weighted" is the analysis of a bandit at the end, "weighted, looks" the same at any of the looks from 100 units in
     each arm on; "slice, looks" is of the uniform slice alone, and "naive" a t test of all units at the end, as they
-    are. A name with " missed" counts experiments in which an interval was beside a difference; "regret", "best" and the
-    biases are sums of millionths.
+    are. A name with " missed" counts experiments in which an interval was beside a difference; the names of `amounts`
+    are sums of millionths.
     """
     generator = np.random.default_rng(seed)
     tally = Tally()
@@ -148,12 +154,23 @@ class _Run:
         self.dealt += units
 
     def _outcomes(self, mean: float, units: int) -> UnitSums:
+        if self.setting.events > 1:
+            return self._several(mean, units)
         if self.setting.metric == "success_rate":
             won = float(self.generator.binomial(units, mean))
             return UnitSums(units, float(units), won, 0.0, won, float(units), won)
         times = mean * np.exp(self.generator.normal(-_SPREAD * _SPREAD / 2.0, _SPREAD, units))
         total = float(times.sum())
         return UnitSums(units, float(units), total, 0.0, float(times @ times), float(units), total)
+
+    def _several(self, mean: float, units: int) -> UnitSums:
+        """Bring several events of each unit, which resemble each other."""
+        if not units:
+            return UnitSums()
+        population = Population(self.setting.metric, self.setting.events, CORRELATION)
+        drawn = draw(self.generator, population, np.full((1, units), mean))
+        n, s = drawn.per_unit(drawn.weights)[0], drawn.per_unit(drawn.values)[0]
+        return UnitSums(units, float(n.sum()), float(s.sum()), 0.0, float(s @ s), float(n @ n), float(s @ n))
 
     def maybe_rebalance(self) -> None:
         if self.rule.bandit is None or self.dealt % BATCH_UNITS:
@@ -211,7 +228,8 @@ class _Run:
 
     def amounts(self) -> dict[str, float]:
         """Return the regret per unit, the share of the best arm among new units, and how far the best arm's difference
-        to the control is from the truth, as a naive mean and as the analysis has it.
+        to the control is from the truth, as a naive mean and as the analysis has it; of the latter also the square, and
+        the product with the sum of the weights h that the analysis divided by.
         """
         setting = self.setting
         best = int(setting.gains.argmax())
@@ -221,8 +239,25 @@ class _Run:
             truth = setting.arms[best] - setting.arms[0]
             naive = ratio_contrast({0: self.pooled(key)}, {0: self.pooled("a")}).value
             weighted = arms_of(self.evidence().primary, key, "a").contrast.value
-            amounts |= {"naive bias": (naive or 0.0) - truth, "weighted bias": (weighted or 0.0) - truth}
+            error, divisor = (weighted or 0.0) - truth, self.divisor()
+            amounts |= {
+                "naive bias": (naive or 0.0) - truth,
+                "weighted bias": error,
+                "weighted square": error**2,
+            }
+            amounts |= {"divisor": divisor, "weighted product": error * divisor}
         return amounts
+
+    def divisor(self) -> float:
+        """Return the mean over all units of h = (Σ 1/e)^(-1/2), by which the sum of the weighted scores is divided."""
+        units = Counter[int]()
+        for by_epoch in self.sums.values():
+            units.update({epoch: sums.units for epoch, sums in by_epoch.items()})
+        weights = {
+            epoch.number: 1.0 / math.sqrt(sum(1.0 / share for share in epoch.weights.values()))
+            for epoch in self.epochs
+        }
+        return sum(units[number] * weight for number, weight in weights.items()) / self.dealt
 
 
 CONFIDENCE_SHARE = 1.0 - CONFIDENCE
@@ -263,6 +298,7 @@ REALS: Mapping[int, tuple[float, ...]] = {
 }
 TIMES, FASTER = (1.2, 1.2), (1.2, 1.12)
 DRIFT = 0.2
+MANY_EVENTS = 10
 
 
 def _settings(arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...]) -> Iterator[BanditSetting]:
@@ -270,10 +306,22 @@ def _settings(arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...]) -
         # of two arms each is the other's challenger
         if count > 2 or "top-two" not in rule.label:
             yield BanditSetting(arms[count], rule.label)
-    yield BanditSetting(arms[2], drift=DRIFT)
-    yield BanditSetting(times, metric="response_time")
+    yield from _moving(arms, times, 1)
+    yield from (BanditSetting(arms[count], events=MANY_EVENTS) for count in arms)
+    yield from _moving(arms, times, MANY_EVENTS)
 
 
-NULL_SETTINGS = tuple(_settings(NULLS, TIMES))
+def _moving(
+    arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...], events: int
+) -> Iterator[BanditSetting]:
+    yield BanditSetting(arms[2], drift=DRIFT, events=events)
+    yield BanditSetting(times, metric="response_time", events=events)
+
+
+NULL_SETTINGS = (
+    *_settings(NULLS, TIMES),
+    *(BanditSetting(NULLS[3], rule.label, events=MANY_EVENTS) for rule in RULES[1:]),
+)
 REAL_SETTINGS = tuple(_settings(REALS, FASTER))
-"""Every rule with 2, 3 and 5 arms; and Thompson's where the base value rises, and where times are to be short."""
+"""Every rule with 2, 3 and 5 arms; and Thompson's with many events per unit, where the base value rises, and where
+times are to be short."""

@@ -160,7 +160,7 @@ def bandit_jobs(runs: Runs) -> dict[Key, Job]:
     for setting in NULL_SETTINGS:
         todo["bandits", setting] = partial(simulate_bandit, setting, runs.null, seed("bandits", setting))
     for setting in REAL_SETTINGS:
-        todo["earning", setting] = partial(simulate_bandit, setting, runs.real, seed("earning", setting))
+        todo["earning", setting] = partial(simulate_bandit, setting, runs.null, seed("earning", setting))
     return todo
 
 

@@ -12,6 +12,7 @@ left out. Everything is seeded: the same code gives the same page.
 
     python -m tests.calibration --jobs 2        # measures it all, two at a time; writes measured.json and this page
     python -m tests.calibration --only dealing  # measures one section again and leaves the rest as it was
+    python -m tests.calibration --missing       # measures what measured.json has no counts of, as after a run cut short
     python -m tests.calibration --page          # writes this page from measured.json
     python -m tests.calibration --quick         # a tenth of the experiments, printed and not written
 
