@@ -14,6 +14,11 @@ comparison. So a difference of two arms is a sum of martingale differences with 
 and fit for a confidence sequence whose clock is the number of units (Waudby-Smith et al., their sections on
 martingales and on sequential experiments).
 
+A score is right on average, whatever the past was, and so is Σ h (G - truth). The estimate divides it by Σ h, which the
+past made too: where a difference showed early the later weights are small, and what showed it weighs more. That leaves
+a bias of the order of a tenth of a standard error (Hadad et al. promise a normal estimate in large samples and none
+without bias in small ones). It moves no interval and no test: error and standard error are divided by the same Σ h.
+
 Everything comes from the sums of each batch, as e_k and q_k are constant in it. A metric is a ratio of sums over
 units, Σs/Σn: both are scored, and the ratio is linearised, as elsewhere (`promptab.stats.ratio`).
 

@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from promptab.allocation import allocate
 from promptab.analysis.adapting import proposed
 from promptab.analysis.evidence import ArmCounts, Evidence, MetricEvidence
 from promptab.analysis.inference import Arms, Finding, arms_of, find
 from promptab.bandit import Bandit
+from promptab.experiment_rules import next_uniform_epoch
 from promptab.models import (
     UNIFORM_EPOCH,
     Epoch,
@@ -57,6 +59,8 @@ class Rule(NamedTuple):
     label: str
     bandit: Bandit | None
     """None: alike for ever."""
+    withdraws: bool = False
+    """Whether the arm that looks worst, the control apart, is taken out after half of the units."""
 
 
 def _rule(label: str, **fields: object) -> Rule:
@@ -70,6 +74,7 @@ RULES = (
     _rule("UCB", algorithm="ucb"),
     Rule("uniform", None),
 )
+WITHDRAWING = _rule("Thompson, worst withdrawn")._replace(withdraws=True)
 
 
 class BanditSetting(NamedTuple):
@@ -124,7 +129,7 @@ class _Run:
     def __init__(self, setting: BanditSetting, generator: np.random.Generator) -> None:
         self.setting = setting
         self.definition = BUILT_IN_METRICS[setting.metric]
-        self.rule = next(rule for rule in RULES if rule.label == setting.rule)
+        self.rule = next(rule for rule in (*RULES, WITHDRAWING) if rule.label == setting.rule)
         self.experiment = _experiment(setting, self.rule)
         self.generator = generator
         alike = dict.fromkeys(setting.keys, 1.0 / len(setting.arms))
@@ -141,10 +146,10 @@ class _Run:
         """Deal so many units by the weights in force, part of them in the slice."""
         setting, last = self.setting, self.epochs[-1]
         sliced = int(self.generator.binomial(units, SLICE))
-        parts = ((UNIFORM_EPOCH, sliced, self.epochs[0]), (last.number, units - sliced, last))
         gone = self.dealt / (BATCHES * BATCH_UNITS)
-        for number, count, epoch in parts:
-            shares = np.array([epoch.weights[key] for key in setting.keys])
+        for count, epoch in ((sliced, self.epochs[0]), (units - sliced, last)):
+            number = epoch.number
+            shares = np.array([epoch.weights.get(key, 0.0) for key in setting.keys])
             got = self.generator.multinomial(count, shares / shares.sum())
             self.regret += count * float(setting.gains.max() - shares @ setting.gains)
             for key, mean, among in zip(setting.keys, setting.arms, got, strict=True):
@@ -172,12 +177,31 @@ class _Run:
         n, s = drawn.per_unit(drawn.weights)[0], drawn.per_unit(drawn.values)[0]
         return UnitSums(units, float(n.sum()), float(s.sum()), 0.0, float(s @ s), float(n @ n), float(s @ n))
 
+    @property
+    def left(self) -> list[str]:
+        """The arms that are dealt."""
+        return [key for key, share in self.epochs[-1].weights.items() if share > 0.0]
+
     def maybe_rebalance(self) -> None:
         if self.rule.bandit is None or self.dealt % BATCH_UNITS:
+            return
+        if self.rule.withdraws and self.dealt == BATCHES * BATCH_UNITS // 2:
+            self._withdraw()
             return
         found = proposed(self.evidence(), self.rule.bandit, self.epochs)
         if found.changed:
             self.epochs.append(_epoch(found.epoch, found.weights))
+
+    def _withdraw(self) -> None:
+        """Take out the arm that looks worst, as a person would: the others keep their proportions."""
+        seen = {key: self.pooled(key) for key in self.left[1:]}
+        worst = min(seen, key=lambda key: self.definition.sign * seen[key].s / seen[key].n)
+        last = self.epochs[-1]
+        kept = 1.0 - last.weights[worst]
+        shares = {key: 0.0 if key == worst else share / kept for key, share in last.weights.items()}
+        alike = next_uniform_epoch(self.epochs, shares, starts_at=NOON)
+        assert alike is not None
+        self.epochs = [alike, *self.epochs, _epoch(last.number + 1, shares)]
 
     def evidence(self) -> Evidence:
         arms = {
@@ -188,39 +212,44 @@ class _Run:
         return Evidence(self.experiment, NOON, primary, (), arms, self.weights)
 
     def looked_at(self, method: str, suffix: str) -> set[str]:
-        """Return what the two analyses of a bandit come to."""
-        fewest = min(UnitSums.pooled(by_epoch.values()).units for by_epoch in self.sums.values())
+        """Return what the two analyses of a bandit come to, of the arms that are dealt."""
+        fewest = min(sum(sums.units for sums in self.sums[key].values()) for key in self.left)
         found: set[str] = set()
         evidence = self.evidence()
         if fewest >= PLAN.minimum_units:
             found |= self._compared(evidence.primary, method, f"weighted{suffix}")
-        in_slice = min(by_epoch[UNIFORM_EPOCH].units for by_epoch in self.sums.values())
+        in_slice = min(
+            sum(sums.units for epoch, sums in self.sums[key].items() if epoch <= UNIFORM_EPOCH)
+            for key in self.left
+        )
         if method == "sequential" and in_slice >= PLAN.minimum_units:
             found |= self._compared(evidence.uniform().primary, method, f"slice{suffix}")
         return found
 
     def _compared(self, metric: MetricEvidence, method: str, name: str) -> set[str]:
-        arms = (arms_of(metric, key, "a") for key in self.setting.keys[1:])
-        return self._named(name, method, arms)
+        return self._named(name, method, {key: arms_of(metric, key, "a") for key in self.left[1:]})
 
-    def _named(self, name: str, method: str, arms: Iterator[Arms]) -> set[str]:
+    def _named(self, name: str, method: str, arms: Mapping[str, Arms]) -> set[str]:
         level = simultaneous_confidence(len(self.setting.arms) - 1, CONFIDENCE)
+        means = dict(zip(self.setting.keys, self.setting.arms, strict=True))
         found: set[str] = set()
-        for each, mean in zip(arms, self.setting.arms[1:], strict=True):
+        for key, each in arms.items():
             finding: Finding = find(method, each, PLAN, level)  # type: ignore[arg-type] # one of the methods
             judged = finding._replace(
                 p_value=None
                 if finding.p_value is None
                 else finding.p_value * CONFIDENCE_SHARE / (1.0 - level)
             )
-            found |= named(name, judged, mean - self.setting.arms[0])
+            found |= named(name, judged, means[key] - means["a"])
         return found
 
     def naive(self) -> set[str]:
-        contrasts = (
-            Arms(ratio_contrast(*({0: self.pooled(arm)} for arm in (key, "a"))), self.definition.direction)
-            for key in self.setting.keys[1:]
-        )
+        contrasts = {
+            key: Arms(
+                ratio_contrast(*({0: self.pooled(arm)} for arm in (key, "a"))), self.definition.direction
+            )
+            for key in self.left[1:]
+        }
         return self._named("naive", "fixed", contrasts)
 
     def pooled(self, key: str) -> UnitSums:
@@ -254,7 +283,7 @@ class _Run:
         for by_epoch in self.sums.values():
             units.update({epoch: sums.units for epoch, sums in by_epoch.items()})
         weights = {
-            epoch.number: 1.0 / math.sqrt(sum(1.0 / share for share in epoch.weights.values()))
+            epoch.number: 1.0 / math.sqrt(sum(1.0 / share for share in epoch.weights.values() if share > 0.0))
             for epoch in self.epochs
         }
         return sum(units[number] * weight for number, weight in weights.items()) / self.dealt
@@ -264,8 +293,10 @@ CONFIDENCE_SHARE = 1.0 - CONFIDENCE
 
 
 def _epoch(number: int, weights: Mapping[str, float]) -> Epoch:
+    # only the slice is ever dealt anew from its map
+    segments = allocate(weights).to_json() if number == UNIFORM_EPOCH else ()
     return Epoch.model_construct(
-        experiment_id="simulated", number=number, starts_at=NOON, weights=weights, segments=(), evicted=()
+        experiment_id="simulated", number=number, starts_at=NOON, weights=weights, segments=segments
     )
 
 
@@ -321,6 +352,7 @@ def _moving(
 NULL_SETTINGS = (
     *_settings(NULLS, TIMES),
     *(BanditSetting(NULLS[3], rule.label, events=MANY_EVENTS) for rule in RULES[1:]),
+    BanditSetting(NULLS[3], WITHDRAWING.label, drift=DRIFT),
 )
 REAL_SETTINGS = tuple(_settings(REALS, FASTER))
 """Every rule with 2, 3 and 5 arms; and Thompson's with many events per unit, where the base value rises, and where

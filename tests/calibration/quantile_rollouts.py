@@ -28,6 +28,7 @@ EVERY, SPARSE, DENSE_UNITS = 5, 50, 1_000
 
 _METRIC = "p95_response_time"
 _SHARE = 0.95
+_LARGE = 0.8
 _SCREENED = 0.4
 """A look is left out where the standard error would have to be less than this share of the true one for a failure."""
 
@@ -42,13 +43,19 @@ class _Percentiles(NamedTuple):
     owners: Integers
     events: Integers
     """Up to each look."""
+    large: Floats
+    """Those of the response times that are among the largest fifth of all: the percentile nearly always is."""
+    large_events: Integers
+    """Up to each look."""
     worked_out: dict[int, QuantileArm]
     """By look: both guardrails ask for the same."""
 
     def value(self, look: int) -> float:
         n = int(self.events[look])
-        rank = math.ceil(n * _SHARE)
-        return float(np.partition(self.values[:n], rank - 1)[rank - 1])
+        from_above = n - math.ceil(n * _SHARE) + 1
+        largest = self.large[: self.large_events[look]]
+        values = largest if from_above <= largest.size else self.values[:n]
+        return float(np.partition(values, values.size - from_above)[values.size - from_above])
 
     def arm(self, look: int) -> QuantileArm:
         n = self.events[look]
@@ -74,8 +81,9 @@ def quantile_rollouts(events: int, *, runs: int, seed: int, units: int = UNITS) 
         arms = [_percentiles(drawn, dealt, stream) for dealt in (~treated, treated)]
         better = Watch(stream).better("response_time")
         found: set[str] = set()
+        values = _values(stream, arms)
         for one in (BEHIND_BOUND, BESIDE_CONTROL):
-            z = _true_z(stream, arms, single_se, bounded=one is BEHIND_BOUND)
+            z = _true_z(stream, arms, values, single_se, bounded=one is BEHIND_BOUND)
             action = _first_action(
                 stream, arms, one, better | _is_hopeful(stream, z, bounded=one is BEHIND_BOUND)
             )
@@ -98,20 +106,32 @@ def _percentiles(drawn: Events, dealt: Bools, stream: Stream) -> _Percentiles:
     counts = drawn.counts[0]
     owners = np.repeat(np.arange(counts.size), counts)
     chosen = dealt[owners]
-    running = (counts * dealt).cumsum()
-    return _Percentiles(drawn.values[chosen], owners[chosen], running[stream.every - 1 :: stream.every], {})
+    values = drawn.values[chosen]
+    events = (counts * dealt).cumsum()[stream.every - 1 :: stream.every]
+    is_large = values >= np.quantile(values, _LARGE)
+    large_events = np.concatenate([[0], is_large.cumsum()])[events]
+    return _Percentiles(values, owners[chosen], events, values[is_large], large_events, {})
 
 
-def _true_z(stream: Stream, arms: list[_Percentiles], single_se: float, *, bounded: bool) -> Floats:
-    """Return how many true standard errors the treatment is beyond what it is held against; -inf at other looks."""
-    z = np.full(stream.looks, -np.inf)
+def _values(stream: Stream, arms: list[_Percentiles]) -> Floats:
+    """Return the percentile of each arm at each look that is taken, arms by looks; nan elsewhere."""
+    values = np.full((len(arms), stream.looks), np.nan)
     for look in looks(stream):
-        of_control, of_treatment = (int(arm.events[look]) for arm in arms)
-        if min(of_control, of_treatment):
-            against = BASE[_METRIC] if bounded else arms[CONTROL].value(look)
-            shares = 1.0 / of_treatment + (0.0 if bounded else 1.0 / of_control)
-            z[look] = (arms[TREATMENT].value(look) - against) / (single_se * math.sqrt(shares))
-    return z
+        if all(arm.events[look] for arm in arms):
+            values[:, look] = [arm.value(look) for arm in arms]
+    return values
+
+
+def _true_z(
+    stream: Stream, arms: list[_Percentiles], values: Floats, single_se: float, *, bounded: bool
+) -> Floats:
+    """Return how many true standard errors the treatment is beyond what it is held against; -inf at other looks."""
+    against = BASE[_METRIC] if bounded else values[CONTROL]
+    of_control, of_treatment = (arm.events.astype(np.float64) for arm in arms)
+    with np.errstate(divide="ignore"):
+        shares = 1.0 / of_treatment + (0.0 if bounded else 1.0 / of_control)
+        z = (values[TREATMENT] - against) / (single_se * np.sqrt(shares))
+    return np.where(np.isnan(z), -np.inf, z)
 
 
 def _is_hopeful(stream: Stream, z: Floats, *, bounded: bool) -> Bools:
