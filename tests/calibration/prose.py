@@ -19,9 +19,9 @@ left out. Everything is seeded: the same code gives the same page.
 A small version of it is part of the test suite (`tests/test_calibration.py`).
 
 Each row is {null:,} experiments without an effect, for false positives, and {real:,} with one, for coverage and power
-({dear:,} for the 95th percentile and after a change of weights; {dear:,} of either kind for bets and beliefs, and for
-the 95th percentile as a guardrail; {dealt:,} for dealing). The effect, shown as a share of the base value, is the one
-that a fixed horizon should find in 80 %: 2.80 mean standard errors.
+({dear:,} for the 95th percentile and after a change of weights; {null:,} of either kind for bandits; {dear:,} of either
+kind for bets and beliefs, and for the 95th percentile as a guardrail; {dealt:,} for dealing). The effect, shown as a
+share of the base value, is the one that a fixed horizon should find in 80 %: 2.80 mean standard errors.
 
 **Simulated units.** Events per unit: exactly 1, or geometric with mean 5 or 20. Successes: 60 %, each unit with a rate
 of its own from a beta distribution. Response times: lognormal with a mean of 1.2 s and 0.6 as the standard deviation of
