@@ -30,7 +30,7 @@ from promptab.models import (
 
 PromptKey = tuple[PromptType, str]
 _BY_HASH = "dealt by the hash of the unit"
-_ALIKE = "dealt by the hash of the unit, in the slice in which all variants are dealt alike"
+_ALIKE = "dealt by the hash of the unit, in the slice in which variants are dealt alike"
 
 
 class Dealt(NamedTuple):

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from promptab import Lab, PromptExperiment
-from promptab.allocation import enrolled, point
-from promptab.models import UNIFORM_EPOCH
+from promptab.allocation import enrolled, normalise, point
+from promptab.experiment_rules import first_epoch, next_epoch, next_uniform_epoch, uniform_epoch
+from promptab.live_experiment import LiveExperiment, build_live_experiment
+from promptab.models import UNIFORM_EPOCH, ExperimentStatus, PromptType
+from promptab.snapshot import Dealt, Lookup, Snapshot
 from promptab.snapshot_file import read_snapshot, write_snapshot
 from promptab.stores.opening import open_store
 from tests.clock import SettableClock
-from tests.test_bandit import ABC, EAGER, create, epochs, exposures, serve
+from tests.test_bandit import ABC, EAGER, create, epochs, everywhere, exposures, serve
 
 HALVED = EAGER.model_copy(update={"uniform": 0.5})
 NEXT = UNIFORM_EPOCH - 1
 ALIKE = {"a": 0.5, "b": 0.5, "c": 0.5}
+START = datetime(2026, 1, 1, tzinfo=UTC)
+EXPERIMENT = PromptExperiment(
+    experiment_id="e1",
+    name="tone",
+    prompt_type=PromptType.CONFIG,
+    prompt_name=None,
+    variants=tuple(ABC),
+    control="a",
+    traffic_split=dict.fromkeys("abc", 1 / 3),
+    status=ExperimentStatus.RUNNING,
+    layer="e1",
+    bandit=HALVED,
+    salt="s",
+    enrolment_salt="e",
+    uniform_salt="u",
+    created_at=START,
+    started_at=START,
+    traffic_history=((START, 1.0),),
+)
+WEIGHTS = st.fixed_dictionaries({key: st.sampled_from([0.0, 1.0, 3.0]) for key in "abc"}).filter(
+    lambda weights: sum(weights.values()) > 0.0
+)
 
 
 async def weigh(lab: Lab, clock: SettableClock, *, evict: bool = False, **weights: float) -> None:
@@ -39,6 +68,43 @@ async def withdrawn(lab: Lab, clock: SettableClock) -> PromptExperiment:
     return made
 
 
+def slice_of(made: PromptExperiment, changes: Sequence[Mapping[str, float]]) -> LiveExperiment:
+    """Return the experiment after these weights, one after the other, an hour each."""
+    first = uniform_epoch(made, START)
+    assert first is not None
+    known = [first, first_epoch(made, START)]
+    for hour, weights in enumerate(changes, start=1):
+        shares, at = normalise(weights, positive=False), START + timedelta(hours=hour)
+        alike = next_uniform_epoch(known, shares, starts_at=at)
+        known.append(next_epoch(known, shares, evict=False, starts_at=at))
+        if alike is not None:
+            known.insert(0, alike)
+    return build_live_experiment(made, known, None, {})
+
+
+@given(st.lists(WEIGHTS, max_size=6), st.lists(st.text("xyz0123456789", min_size=1), min_size=1, max_size=30))
+def test_who_needs_no_look_up_gets_one_variant_for_ever_and_all_get_what_takes_new_units(
+    changes: Sequence[Mapping[str, float]], units: Sequence[str]
+) -> None:
+    live = slice_of(EXPERIMENT, changes)
+    assert live.uniform is not None
+    snapshot = Snapshot("store", 1, (live,), {}, {}, {}, {})
+    dealt_alike = [set(dealing.weights) for dealing in live.uniform.dealings]
+    assert all(dealt_alike.count(keys) == 1 for keys in dealt_alike)
+    for unit in filter(live.uniform.holds, units):
+        answers = [snapshot.assign(live, unit, {}, dealing.starts_at) for dealing in live.dealings]
+        for answer, dealing in zip(answers, live.dealings, strict=True):
+            fresh = answer.fresh if isinstance(answer, Lookup) else answer
+            assert fresh.key in dealing.weights
+            if len(dealing.weights) > 1:
+                assert fresh.propensity == pytest.approx(1.0 / len(dealing.weights), abs=1e-15)
+                assert fresh.epoch is not None
+                assert fresh.epoch <= UNIFORM_EPOCH
+        assert len({answer.key for answer in answers if isinstance(answer, Dealt)}) <= 1
+        assert len({isinstance(answer, Lookup) for answer in answers}) == 1
+
+
+@everywhere
 async def test_the_slice_goes_on_among_the_variants_that_are_left(lab: Lab, clock: SettableClock) -> None:
     made = await withdrawn(lab, clock)
     known = await epochs(lab, made)
@@ -70,6 +136,7 @@ async def test_units_of_the_slice_keep_what_is_left_and_the_others_are_dealt_ane
     }
 
 
+@everywhere
 async def test_the_slice_is_compared_within_its_epochs(lab: Lab, clock: SettableClock) -> None:
     made = await withdrawn(lab, clock)
     counts = Counter(e.variant for e in await exposures(lab, made) if e.epoch <= UNIFORM_EPOCH)
