@@ -146,7 +146,11 @@ async def test_the_slice_is_compared_within_its_epochs(lab: Lab, clock: Settable
     differences = alone.metrics["success_rate"].differences
     assert differences["b"].value == pytest.approx(0.5, abs=0.2)
     assert differences["c"].value == pytest.approx(-0.2, abs=0.2)
+    told = "; without a part of the uniform slice, where a variant has fewer than 2 units"
+    assert told in differences["c"].sentence
+    assert "without" not in differences["b"].sentence
     whole = await lab.analyze("tone")
+    assert "; without epoch 2 and a part of the" in whole.metrics["success_rate"].differences["c"].sentence
     assert next(check for check in whole.checks if check.name == "sample_ratio").passed
     assert sum(whole.units.values()) == 300
 
