@@ -173,7 +173,7 @@ def acting(runs: Runs) -> dict[Key, Job]:
         )
     for events in EVENTS_OF_UNITS:
         todo["quantile rollouts", events] = partial(
-            quantile_rollouts, events, runs=runs.dear, seed=seed("quantile rollouts", events)
+            quantile_rollouts, events, runs=runs.null, seed=seed("quantile rollouts", events)
         )
     for fall in falls():
         todo["detections", fall] = partial(detected, fall, runs=runs.null, seed=seed("detections", fall))
