@@ -51,8 +51,8 @@ class Bandit(Declared):
     batch_hours: Number = 1.0
     """Hours that weights are in force before they change again; 0: no time at all."""
     uniform: Number = 0.0
-    """The share of the units, by a salt of its own, that is dealt alike among the variants for the whole run: they can
-    be analysed alone like any experiment (`analyze(..., uniform=True)`). 0: no such slice."""
+    """The share of the units, by a salt of its own, that is dealt alike for the whole run, among the variants that take
+    new units: they can be analysed alone like any experiment (`analyze(..., uniform=True)`). 0: no such slice."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -30,8 +30,7 @@ def uniform_epoch(experiment: PromptExperiment, starts_at: datetime) -> Epoch | 
     """Deal the whole space alike, for the uniform slice; None where the experiment has none."""
     if experiment.uniform_salt is None:
         return None
-    dealt = [key for key, share in experiment.traffic_split.items() if share > 0.0]
-    alike = normalise(dict.fromkeys(dealt, 1.0), positive=True)
+    alike = _alike(experiment.traffic_split)
     return Epoch(
         experiment_id=experiment.experiment_id,
         number=UNIFORM_EPOCH,
@@ -39,6 +38,34 @@ def uniform_epoch(experiment: PromptExperiment, starts_at: datetime) -> Epoch | 
         weights=alike,
         segments=allocate(alike).to_json(),
     )
+
+
+def next_uniform_epoch(
+    epochs: Sequence[Epoch], shares: Mapping[str, float], *, starts_at: datetime
+) -> Epoch | None:
+    """Deal the uniform slice alike among the variants that these shares deal to.
+
+    None where that is for an earlier epoch of the slice to do, which then goes on: as long as variants are dealt alike
+    they are alike at any time, and a pause biases nothing. None too where fewer than two are left, and without a slice.
+    """
+    slices = [epoch for epoch in epochs if epoch.is_uniform]
+    alike = _alike(shares)
+    if not slices or len(alike) < 2 or any(each.weights.keys() == alike.keys() for each in slices):
+        return None
+    last = slices[0]
+    return Epoch(
+        experiment_id=last.experiment_id,
+        number=last.number - 1,
+        starts_at=starts_at,
+        weights=alike,
+        segments=reallocate(
+            AllocationMap.from_json(last.segments), dict.fromkeys(shares, 0.0) | alike
+        ).to_json(),
+    )
+
+
+def _alike(shares: Mapping[str, float]) -> dict[str, float]:
+    return normalise(dict.fromkeys((key for key, share in shares.items() if share > 0.0), 1.0), positive=True)
 
 
 def prompt_of(name: str, prompt_name: str | None) -> str | None:

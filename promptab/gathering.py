@@ -120,10 +120,14 @@ def _cut_short(epochs: Sequence[Epoch]) -> dict[int, frozenset[str]]:
     """Return the variants of each epoch whose units have been evicted in a later one."""
     return {
         epoch.number: frozenset(
-            key for later in epochs if later.number > epoch.number for key in later.evicted
+            key for later in epochs if _begins_after(later, epoch) for key in later.evicted
         )
         for epoch in epochs
     }
+
+
+def _begins_after(later: Epoch, epoch: Epoch) -> bool:
+    return (later.starts_at, later.number) > (epoch.starts_at, epoch.number)
 
 
 def _uniform_slice(evidence: Evidence) -> Evidence:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptab.allocation import AllocationMap, Intervals, enrolled, moved, point_of, seed
 from promptab.errors import InvalidInputError, NotFoundError
 from promptab.models import (
     EVERY_UNIT,
-    UNIFORM_EPOCH,
     AssignmentReason,
     Epoch,
     ExperimentStatus,
@@ -37,18 +37,18 @@ class HeldOut(NamedTuple):
 class UniformSlice(NamedTuple):
     """The share of a bandit's units, by a salt of its own, that is dealt alike for the whole run."""
 
-    dealing: Dealing
-    """Its map never changes."""
     seed: int
     share: float
-    variants: frozenset[str]
-    """Those that it deals: it is closed to new units while one of them takes none."""
+    dealings: tuple[Dealing, ...]
+    """Each among other variants."""
+    in_force: Mapping[int, Dealing]
+    """By the number of the epoch beside them, what they are dealt by: alike among the same variants. While there is
+    none, as where one variant is left, they are dealt as all others are."""
+    moved: Intervals
+    """Where the owner of a unit of the slice was, or will be, another than in some earlier epoch."""
 
     def holds(self, unit: str) -> bool:
         return enrolled(point_of(self.seed, unit), self.share)
-
-    def is_open(self, dealing: Dealing) -> bool:
-        return self.variants <= dealing.weights.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +186,15 @@ def build_live_experiment(
 ) -> LiveExperiment:
     """Work out everything that can be known before a unit comes; `epochs` in their order."""
     dealings: list[Dealing] = []
-    uniform: UniformSlice | None = None
+    alike: list[Dealing] = []
     once_moved = Intervals(())
     for epoch in epochs:
         allocation = AllocationMap.from_json(epoch.segments)
         for _, key in allocation.segments:
             if experiment.variant(key) is None:
                 raise NotFoundError("variant", key, f"epoch {epoch.number} of {experiment.name!r} deals it")
-        if epoch.number == UNIFORM_EPOCH:
-            uniform = _uniform_slice(experiment, epoch, allocation)
+        if epoch.is_uniform:
+            alike.append(Dealing(epoch.number, epoch.starts_at, allocation, Intervals(()), frozenset()))
             continue
         if dealings:
             once_moved |= moved(dealings[-1].map, allocation)
@@ -213,17 +213,28 @@ def build_live_experiment(
         enrolment_seed=seed(experiment.enrolment_salt),
         condition=None if experiment.where is None else _condition(experiment.where),
         held_out=held_out,
-        uniform=uniform,
+        uniform=_uniform_slice(experiment, alike, dealings) if alike else None,
         kept=kept,
     )
 
 
-def _uniform_slice(experiment: PromptExperiment, epoch: Epoch, allocation: AllocationMap) -> UniformSlice:
+def _uniform_slice(
+    experiment: PromptExperiment, alike: Sequence[Dealing], dealings: Sequence[Dealing]
+) -> UniformSlice:
     if experiment.bandit is None or experiment.uniform_salt is None:
         raise NotFoundError("bandit", experiment.name, "an epoch of its uniform slice is there")
-    dealing = Dealing(epoch.number, epoch.starts_at, allocation, Intervals(()), frozenset())
+    in_force = {
+        dealing.number: one
+        for dealing in dealings
+        for one in alike
+        if one.starts_at <= dealing.starts_at and one.weights.keys() == dealing.weights.keys()
+    }
+    maps = [in_force.get(dealing.number, dealing).map for dealing in dealings]
+    once_moved = Intervals(())
+    for earlier, later in pairwise(maps):
+        once_moved |= moved(earlier, later)
     share = experiment.bandit.uniform
-    return UniformSlice(dealing, seed(experiment.uniform_salt), share, frozenset(dealing.weights))
+    return UniformSlice(seed(experiment.uniform_salt), share, tuple(alike), in_force, once_moved)
 
 
 def shadow_salt(experiment: PromptExperiment, key: str) -> str:

@@ -290,7 +290,8 @@ class PromptExperiment(Record):
 
 
 UNIFORM_EPOCH = 0
-"""The number of the epoch that a bandit's uniform slice is in: from the start to the end, beside the others."""
+"""The number of the epoch that a bandit's uniform slice is in from the start on, beside the others. Once other variants
+take new units than at the start, the slice deals among these in an epoch of its own: below this, counted downwards."""
 
 
 class Epoch(Record):
@@ -298,13 +299,18 @@ class Epoch(Record):
 
     experiment_id: str
     number: int
-    """From 1 on; `UNIFORM_EPOCH` for the uniform slice."""
+    """From 1 on; `UNIFORM_EPOCH` and below for the uniform slice."""
     starts_at: Utc
     weights: Mapping[str, float]
     segments: tuple[tuple[str, str], ...]
     """Who owns which part of [0, 2**64): (end in hex, variant key), ascending, the last end being 2**64."""
     evicted: tuple[str, ...] = ()
     """Variants whose earlier units are dealt anew instead of keeping their first variant."""
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether it is of a bandit's uniform slice."""
+        return self.number <= UNIFORM_EPOCH
 
 
 AssignmentReason = Literal[

@@ -12,7 +12,7 @@ from typing import Any
 
 from promptab.decisions.stored import RolloutProgress
 from promptab.errors import NotFoundError, StateError
-from promptab.experiment_rules import next_epoch, reached_step, with_shadow_share
+from promptab.experiment_rules import next_epoch, next_uniform_epoch, reached_step, with_shadow_share
 from promptab.lifecycle import ENDED_STATUSES, check_experiment_transition
 from promptab.models import ExperimentStatus, PromptExperiment
 from promptab.starting import started
@@ -84,6 +84,9 @@ async def with_weights(
         await tx.experiments.drop_epochs_after(current.experiment_id, now)
         epochs = await tx.experiments.epochs_of(current.experiment_id)
         await tx.experiments.add_epoch(next_epoch(epochs, shares, evict=evict, starts_at=starts_at))
+        alike = next_uniform_epoch(epochs, shares, starts_at=starts_at)
+        if alike is not None:
+            await tx.experiments.add_epoch(alike)
     if progress is None:
         progress = await tx.rollouts.of(current.experiment_id)
     left = tuple(

@@ -30,7 +30,7 @@ from promptab.models import (
 
 PromptKey = tuple[PromptType, str]
 _BY_HASH = "dealt by the hash of the unit"
-_ALIKE = "dealt by the hash of the unit, in the slice in which all variants are dealt alike"
+_ALIKE = "dealt by the hash of the unit, in the slice in which variants are dealt alike"
 
 
 class Dealt(NamedTuple):
@@ -276,15 +276,13 @@ def _dealt(live: LiveExperiment, unit: str, now: datetime) -> Dealt | Lookup:
         return Dealt(live, unit, live.variants[kept], "kept", detail, dealing.number)
     position = point_of(live.seed, unit)
     part = live.slice_of(unit)
-    if part is not None and part.is_open(dealing):
-        fresh = _allocated(live, unit, part.dealing, position, _ALIKE)
+    alike = None if part is None else part.in_force.get(dealing.number)
+    if alike is not None:
+        fresh = _allocated(live, unit, alike, position, _ALIKE)
     else:
         fresh = _allocated(live, unit, dealing, position, _BY_HASH)
-    if part is not None:
-        may_hold = not all(map(part.is_open, live.dealings))
-    else:
-        # by the newest map: before it takes effect, what moves under it is dealt as carefully as afterwards
-        may_hold = live.dealings[-1].moved.contains(position)
+    # by the newest map: before it takes effect, what moves under it is dealt as carefully as afterwards
+    may_hold = (live.dealings[-1] if part is None else part).moved.contains(position)
     evicted = kept is not None
     return Lookup(fresh) if live.experiment.has_reported or evicted or may_hold else fresh
 

@@ -165,7 +165,7 @@ def _unusable(path: Path, bound: str) -> InvalidInputError:
 
 def _live_contents(live: LiveExperiment) -> _Live:
     experiment_id = live.experiment.experiment_id
-    uniform = [] if live.uniform is None else [live.uniform.dealing]
+    uniform = () if live.uniform is None else live.uniform.dealings
     return _Live(
         experiment=live.experiment,
         epochs=tuple(_epoch(experiment_id, dealing) for dealing in (*uniform, *live.dealings)),

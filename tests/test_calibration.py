@@ -13,7 +13,16 @@ from scipy.stats import binom
 
 from tests.calibration import record
 from tests.calibration.__main__ import MEASURED, README
-from tests.calibration.bandits import DRIFT, MILLIONTH, NULLS, REALS, BanditSetting, simulate_bandit
+from tests.calibration.bandits import (
+    DRIFT,
+    MANY_EVENTS,
+    MILLIONTH,
+    NULLS,
+    REALS,
+    WITHDRAWING,
+    BanditSetting,
+    simulate_bandit,
+)
 from tests.calibration.cells import QUANTILE, Cell, Key, Pair, Result, Runs, jobs, simulated
 from tests.calibration.checks import ALARM, COVERAGE, FIXED, LOOKS, POOLED, Promise, check
 from tests.calibration.dealing import BROKEN, DEALINGS, alarms
@@ -136,19 +145,26 @@ def test_an_arm_of_equal_units_is_not_taken_to_be_free_of_error(sizes: tuple[int
 
 
 @functools.cache
-def bandits(arms: int, drift: float = 0.0, rule: str = "Thompson") -> Tally:
-    return simulate_bandit(BanditSetting(NULLS[arms], rule, drift=drift), 100, 37)
+def bandits(arms: int, drift: float = 0.0, events: int = 1, rule: str = "Thompson") -> Tally:
+    return simulate_bandit(BanditSetting(NULLS[arms], rule, drift=drift, events=events), 100, 37)
 
 
+@pytest.mark.parametrize("events", [1, MANY_EVENTS], ids=["one event", "many events"])
 @pytest.mark.parametrize("drift", [0.0, DRIFT], ids=["steady", "rising"])
 def test_the_analysis_of_a_bandit_errs_in_five_percent_and_means_over_a_rising_base_do_not(
-    drift: float,
+    drift: float, events: int
 ) -> None:
-    tally = bandits(2, drift)
+    tally = bandits(2, drift, events)
     for name in ("weighted", "weighted, looks", "slice, looks"):
         assert tally.counts[name] <= most(tally)
     if drift:
         assert tally.counts["naive"] > most(tally), "plain means should be far off"
+
+
+def test_the_slice_of_a_bandit_errs_in_five_percent_when_the_worst_arm_is_withdrawn() -> None:
+    tally = bandits(3, DRIFT, rule=WITHDRAWING.label)
+    for name in ("weighted", "weighted, looks", "slice, looks"):
+        assert tally.counts[name] <= most(tally)
 
 
 def test_a_bandit_loses_less_than_dealing_alike_and_its_intervals_cover_the_difference() -> None:

@@ -7,12 +7,14 @@ each the careless way, which has to be outside.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
+from promptab.stats.quantile import quantile_arm
 from tests.calibration.detections import (
     KEPT_RATE,
     SEED_BOUND,
@@ -25,7 +27,15 @@ from tests.calibration.detections import (
     failing,
     streams_of,
 )
-from tests.calibration.quantile_rollouts import BEHIND_BOUND, BESIDE_CONTROL, quantile_rollouts
+from tests.calibration.outcomes import Population, quantile_se
+from tests.calibration.quantile_rollouts import (
+    BEHIND_BOUND,
+    BESIDE_CONTROL,
+    WatchedPercentile,
+    quantile_rollouts,
+    resampled_variance,
+)
+from tests.calibration.quantile_rollouts import action_at as percentile_action_at
 from tests.calibration.rollout_tables import is_as_aimed
 from tests.calibration.rollouts import (
     CONTROLS,
@@ -39,7 +49,7 @@ from tests.calibration.rollouts import (
     rollouts,
     watched,
 )
-from tests.calibration.streams import streams
+from tests.calibration.streams import CORRELATION, streams
 from tests.calibration.tally import ALPHA, Tally
 from tests.calibration.verdicts import Watch
 
@@ -175,6 +185,35 @@ def test_information_bounds_are_those_of_the_formula() -> None:
 def test_a_delay_that_most_streams_never_had_has_no_median() -> None:
     assert Delay.of([10, None, 30, 20]) == Delay(3, 20, None)
     assert Delay.of([None, None, 30]) == Delay(1, None, None)
+
+
+@pytest.mark.parametrize(("events", "slower", "seed"), [(1, 1.7, 1), (10, 1.7, 2), (10, 1.3, 3)])
+def test_the_looks_at_which_nothing_is_asked_of_a_95th_percentile_are_those_at_which_nothing_is_done(
+    events: int, slower: float, seed: int
+) -> None:
+    population = Population("p95_response_time", events, CORRELATION if events > 1 else 0.0)
+    watched = WatchedPercentile.drawn(np.random.default_rng(seed), population, 1_000, slower=slower)
+    for one in (BEHIND_BOUND, BESIDE_CONTROL):
+        z = watched.true_z(quantile_se(population, 0.95), bounded=one is BEHIND_BOUND)
+        found = watched.first_action(one, z)
+        assert found is not None
+        look, action = found
+        assert action == "rollback"
+        earlier = range(max(0, look - 40), look)
+        asked = [percentile_action_at(watched.stream, watched.arms, one, each) for each in earlier]
+        assert not {"rollback", "promote"} & set(asked)
+
+
+def test_a_bootstrap_of_single_events_comes_to_the_variance_without_drawing() -> None:
+    generator = np.random.default_rng(5)
+    for n in (100, 200, 400):
+        values = generator.lognormal(0.0, 0.6, n)
+        drawn = quantile_arm(values, np.arange(n), 0.95)
+        assert drawn.method == "bootstrap"
+        # 1,000 draws give a standard deviation to some 3 %
+        assert math.sqrt(drawn.variance or 0.0) == pytest.approx(
+            math.sqrt(resampled_variance(values)), rel=0.12
+        )
 
 
 def test_a_95th_percentile_errs_in_five_percent_at_most_and_a_z_test_of_it_does_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from promptab.stats.adaptive import UNIFORM, weighted_contrast, weighted_means
 from promptab.stats.contrast import Contrast
@@ -174,6 +176,28 @@ def test_a_share_and_what_it_lacks_to_one_are_mirror_images() -> None:
     assert found.value is not None
     assert mirrored.value == pytest.approx(-found.value, abs=1e-13)
     assert mirrored.se == pytest.approx(found.se, rel=1e-12)
+
+
+def test_what_a_batch_adds_is_the_true_difference_on_average_whatever_came_before() -> None:
+    before = {"a": trials(10, 7.0), "b": trials(12, 5.0)}
+    weights = {1: {"a": 0.5, "b": 0.5}, 2: {"a": 0.3, "b": 0.7}}
+    first, second = (
+        1.0 / math.sqrt(sum(1.0 / share for share in weights[epoch].values())) for epoch in (1, 2)
+    )
+    rates, units = {"a": 0.6, "b": 0.65}, 5
+    divisor = first * 22 + second * units
+    mean = 0.0
+    for of_b in range(units + 1):
+        of_a = units - of_b
+        for won_a, won_b in itertools.product(range(of_a + 1), range(of_b + 1)):
+            arms = {
+                key: {1: before[key], 2: trials(count, won)}
+                for key, count, won in (("a", of_a, won_a), ("b", of_b, won_b))
+            }
+            chance = binom.pmf(of_b, units, weights[2]["b"])
+            chance *= binom.pmf(won_a, of_a, rates["a"]) * binom.pmf(won_b, of_b, rates["b"])
+            mean += chance * (weighted_contrast(arms, weights, "b", "a").value or 0.0) * divisor
+    assert mean == pytest.approx(first * 22 * (5 / 12 - 7 / 10) + second * units * 0.05, rel=1e-12)
 
 
 def test_a_batch_that_dealt_one_arm_alone_is_left_out_of_its_comparisons() -> None:

@@ -107,7 +107,7 @@ class Evidence:
             primary=_uniform_metric(self.primary),
             others=[_uniform_metric(metric) for metric in self.others],
             arms=_uniform_arms(self.arms),
-            weights={UNIFORM_EPOCH: self.weights[UNIFORM_EPOCH]},
+            weights={epoch: shares for epoch, shares in self.weights.items() if epoch <= UNIFORM_EPOCH},
             segments=[
                 replace(segment, primary=_uniform_metric(segment.primary), arms=_uniform_arms(segment.arms))
                 for segment in self.segments
@@ -128,8 +128,8 @@ def _uniform_metric(metric: MetricEvidence) -> MetricEvidence:
 
 
 def _uniform_arms(arms: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
-    return {
-        key: {UNIFORM_EPOCH: by_epoch[UNIFORM_EPOCH]}
+    alike = {
+        key: {epoch: of_epoch for epoch, of_epoch in by_epoch.items() if epoch <= UNIFORM_EPOCH}
         for key, by_epoch in arms.items()
-        if UNIFORM_EPOCH in by_epoch
     }
+    return {key: by_epoch for key, by_epoch in alike.items() if by_epoch}

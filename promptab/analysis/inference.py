@@ -95,14 +95,7 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
             quantile_contrast(quantiles.get(variant, {}), quantiles.get(control, {})), definition.direction
         )
     if evidence.weights is not None:
-        # methods that look at single units take them to be dealt by weights that follow nothing
-        weighted = weighted_contrast(evidence.sums, evidence.weights, variant, control)
-        arms = Arms(weighted, definition.direction, definition.is_rate, is_adaptive=True)
-        pair = evidence.pooled(variant), evidence.pooled(control)
-        if definition.is_rate and weighted.se == 0.0 and all(are_trials(arm) for arm in pair):
-            # no spread to weigh, and what holds for each arm's own units at every look holds however many it is dealt
-            arms = arms._replace(trials=pair)
-        return arms
+        return _adaptive_arms(evidence, evidence.weights, variant, control)
     treatment, untreated = evidence.arm(variant), evidence.arm(control)
     contrast = ratio_contrast(treatment, untreated)
     arms = Arms(contrast, definition.direction, definition.is_rate)
@@ -126,6 +119,23 @@ def arms_of(evidence: MetricEvidence, variant: str, control: str) -> Arms:
         if all(n == 1.0 and low <= s <= high for arm in units for n, s in arm):
             scores = [s for _, s in units.treatment], [s for _, s in units.control]
             arms = arms._replace(scores=scores, bounds=(low, high))
+    return arms
+
+
+def _adaptive_arms(
+    evidence: MetricEvidence, weights: Mapping[int, Mapping[str, float]], variant: str, control: str
+) -> Arms:
+    """Leave out what methods want that look at single units: they take them to be dealt by weights that follow
+    nothing.
+    """
+    definition = evidence.definition
+    weighted = weighted_contrast(evidence.sums, weights, variant, control)
+    arms = Arms(weighted, definition.direction, definition.is_rate, is_adaptive=True)
+    if definition.is_rate and weighted.se == 0.0:
+        pair = evidence.pooled(variant), evidence.pooled(control)
+        if all(are_trials(arm) for arm in pair):
+            # no spread to weigh, and what holds for each arm's own units at every look holds however many it is dealt
+            return arms._replace(trials=pair)
     return arms
 
 

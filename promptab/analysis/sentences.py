@@ -14,6 +14,7 @@ from promptab.analysis.result import (
     VariantDifference,
     VariantEstimate,
 )
+from promptab.models import UNIFORM_EPOCH
 from promptab.stats.metric import MetricDefinition, MetricFormat
 
 CHECK_WORDS: Mapping[CheckName, str] = {
@@ -219,5 +220,8 @@ def _units(count: int) -> str:
 def _left_out_clause(epochs: tuple[int, ...]) -> str:
     if not epochs:
         return ""
-    which = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {', '.join(map(str, epochs))}"
-    return f"; without {which}, where a variant has fewer than 2 units"
+    numbers = [str(epoch) for epoch in epochs if epoch > UNIFORM_EPOCH]
+    named = [f"epoch{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"] if numbers else []
+    if len(numbers) < len(epochs):
+        named.append("a part of the uniform slice")
+    return f"; without {' and '.join(named)}, where a variant has fewer than 2 units"

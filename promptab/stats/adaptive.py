@@ -14,6 +14,11 @@ comparison. So a difference of two arms is a sum of martingale differences with 
 and fit for a confidence sequence whose clock is the number of units (Waudby-Smith et al., their sections on
 martingales and on sequential experiments).
 
+A score is right on average, whatever the past was, and so is Σ h (G - truth). The estimate divides it by Σ h, which the
+past made too: where a difference showed early the later weights are small, and what showed it weighs more. That leaves
+a bias of the order of a tenth of a standard error (Hadad et al. promise a normal estimate in large samples and none
+without bias in small ones). It moves no interval and no test: error and standard error are divided by the same Σ h.
+
 Everything comes from the sums of each batch, as e_k and q_k are constant in it. A metric is a ratio of sums over
 units, Σs/Σn: both are scored, and the ratio is linearised, as elsewhere (`promptab.stats.ratio`).
 
@@ -47,7 +52,8 @@ _NO_UNITS = UnitSums()
 _NOTHING: Mapping[int, UnitSums] = {}
 
 UNIFORM = 0
-"""The epoch of the uniform slice: a plain experiment beside all batches."""
+"""The epoch of the uniform slice, and below it those in which it dealt among other arms: plain experiments beside all
+batches."""
 
 # Spread below this share of what it is computed from is rounding: long sums of doubles keep about 12 digits.
 _ROUNDING = 1e-12
@@ -87,7 +93,7 @@ class _Batch(NamedTuple):
     dealt: int
     """How many arms were."""
     arms: Mapping[str, _ArmBatch]
-    """Those that can be scored."""
+    """Those of the arms that are asked for that can be scored."""
 
 
 class _Scored(NamedTuple):
@@ -175,23 +181,26 @@ class _Parts(NamedTuple):
     others: float
 
 
-def _batches(arms: Arms, weights: Weights) -> Iterator[_Batch]:
-    """Yield the batches that have units, the uniform slice first, each with the arms that can be scored in it."""
+def _batches(arms: Arms, weights: Weights, keys: Collection[str]) -> Iterator[_Batch]:
+    """Yield the batches that have units, the uniform slice first, each with those of these arms that can be scored in
+    it.
+    """
     earlier: dict[str, _Earlier] = {}
     for epoch in sorted(weights):
         shares = {key: share for key, share in weights[epoch].items() if share > 0.0}
-        sums = {key: arms.get(key, _NOTHING).get(epoch, _NO_UNITS) for key in shares}
-        units = sum(of_arm.units for of_arm in sums.values())
+        dealt = {key: arms.get(key, _NOTHING).get(epoch, _NO_UNITS) for key in shares}
+        units = sum(of_arm.units for of_arm in dealt.values())
         if not units:
             continue
+        sums = {key: dealt[key] for key in keys if key in dealt}
         arm_batches = {}
-        for key, share in shares.items():
-            found = _arm_batch(sums[key], units, share, earlier.get(key))
+        for key, of_arm in sums.items():
+            found = _arm_batch(of_arm, units, shares[key], earlier.get(key))
             if found is not None:
                 arm_batches[key] = found
         weight = 1.0 / math.sqrt(sum(1.0 / share for share in shares.values()))
         yield _Batch(epoch, units, weight, len(shares), arm_batches)
-        if epoch != UNIFORM:
+        if epoch > UNIFORM:
             for key, of_arm in sums.items():
                 before = earlier.get(key, _Earlier(0, 0.0, 0.0))
                 earlier[key] = _Earlier(before.units + of_arm.units, before.s + of_arm.s, before.n + of_arm.n)
@@ -208,7 +217,7 @@ def _arm_batch(sums: UnitSums, units: int, share: float, earlier: _Earlier | Non
 
 
 def _shared(arms: Arms, weights: Weights, keys: Collection[str]) -> list[_Batch]:
-    return [batch for batch in _batches(arms, weights) if batch.arms.keys() >= set(keys)]
+    return [batch for batch in _batches(arms, weights, keys) if batch.arms.keys() >= set(keys)]
 
 
 def _total(batches: Sequence[_Batch]) -> float:

@@ -25,7 +25,7 @@ from scipy.special import erfcx, ndtr, ndtri
 
 from promptab.checks import MAX_MEASURE, check_number
 from promptab.errors import InvalidInputError
-from promptab.stats.beta import BetaRate, RateDifference
+from promptab.stats.beta import BetaRate, RateDifference, legendre
 from promptab.stats.metric import Direction
 
 _Floats = NDArray[np.float64]
@@ -210,7 +210,7 @@ def _probability_above_all(arm: int, centers: _Floats, scales: _Floats) -> float
     with np.errstate(over="ignore"):
         corners = (centers[:, None] - centers[arm] + scales[:, None] * _CORNERS) / scales[arm]
         edges = np.unique(np.clip(corners, -_TAIL, _TAIL))
-        nodes, weights = np.polynomial.legendre.leggauss(24)
+        nodes, weights = legendre(24)
         halves = np.diff(edges)[:, None] / 2.0
         t = (edges[:-1, None] + halves * (nodes + 1.0)).ravel()
         ahead = (centers[arm] - centers[:, None] + scales[arm] * t) / scales[:, None]

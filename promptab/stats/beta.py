@@ -74,9 +74,12 @@ class BetaRate(NamedTuple):
     def reach(self) -> float:
         """Return how far to the left of the mode of the log odds the density becomes negligible."""
         farthest = math.sqrt(1.0 / self.alpha + 1.0 / self.beta)
+        total = self.alpha + self.beta
+        share = self.alpha / total
 
         def excess(t: float) -> float:
-            return float(self.log_density(np.array(-t))) + _NEGLIGIBLE
+            # the rising part of `log_density`, without arrays of one number
+            return _NEGLIGIBLE - self.alpha * t - total * math.log1p(share * math.expm1(-t))
 
         while excess(farthest) > 0.0:
             farthest *= 2.0
@@ -175,15 +178,22 @@ def probabilities_highest(rates: Sequence[BetaRate]) -> list[float]:
     P(k) = ∫ f_k(x) Π_j F_j(x) dx, by Gauss-Legendre over pieces of the log odds in which none of the rates varies much,
     then shared out so that rounding leaves nothing over. A single rate is the highest.
     """
-    edges = _pieces(rates)
-    nodes, weights = _legendre()
+    modes = [math.log(rate.alpha / rate.beta) for rate in rates]
+    lows = np.array([mode - rate.reach() for mode, rate in zip(modes, rates, strict=True)])
+    highs = np.array(
+        [mode + BetaRate(rate.beta, rate.alpha).reach() for mode, rate in zip(modes, rates, strict=True)]
+    )
+    edges = _pieces(lows, highs)
+    nodes, weights = legendre(_NODES)
     halves = np.diff(edges)[:, None] / 2.0
     odds = (edges[:-1, None] + halves * (nodes + 1.0)).ravel()
     steps = (halves * weights).ravel()
-    below = np.stack([rate.below(expit(odds), expit(-odds)) for rate in rates])
+    below = np.stack(
+        [_below_within(rate, odds, low, high) for rate, low, high in zip(rates, lows, highs, strict=True)]
+    )
     found = []
     for arm, rate in enumerate(rates):
-        density = steps * np.exp(rate.log_density(odds - math.log(rate.alpha / rate.beta)))
+        density = steps * np.exp(rate.log_density(odds - modes[arm]))
         others = np.prod(np.delete(below, arm, axis=0), axis=0)
         found.append(float(np.sum(density * others) / np.sum(density)))
     total = math.fsum(found)
@@ -199,16 +209,19 @@ def _level(length: float) -> int:
     return max(6, math.ceil(math.log2(2.0 * length)))
 
 
-def _pieces(rates: Sequence[BetaRate]) -> _Floats:
-    """Return log odds between which none of the rates has more than a few parts of its mass.
+def _below_within(rate: BetaRate, odds: _Floats, low: float, high: float) -> _Floats:
+    """Return P(log odds of the rate < odds); the incomplete beta function, which takes long, only from low to high."""
+    below = np.where(odds < low, 0.0, 1.0)
+    within = (low <= odds) & (odds <= high)
+    below[within] = rate.below(expit(odds[within]), expit(-odds[within]))
+    return below
+
+
+def _pieces(lows: _Floats, highs: _Floats) -> _Floats:
+    """Return log odds between which no rate has more than a few parts of its mass, which is from its low to its high.
 
     Each rate asks for pieces of its own length where it has mass; rates that are alike ask for the same ones.
     """
-    modes = [math.log(rate.alpha / rate.beta) for rate in rates]
-    lows = np.array([mode - rate.reach() for mode, rate in zip(modes, rates, strict=True)])
-    highs = np.array(
-        [mode + BetaRate(rate.beta, rate.alpha).reach() for mode, rate in zip(modes, rates, strict=True)]
-    )
     lengths = (highs - lows) / _PIECES
     wanted = np.unique(np.linspace(lows, highs, _PIECES + 1))
     kept = [float(wanted[0])]
@@ -220,8 +233,9 @@ def _pieces(rates: Sequence[BetaRate]) -> _Floats:
 
 
 @functools.cache
-def _legendre() -> tuple[_Floats, _Floats]:
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+def legendre(count: int) -> tuple[_Floats, _Floats]:
+    """Return so many nodes between -1 and 1, and their weights, of Gauss-Legendre; not to be changed in place."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
     return nodes, weights
 
 

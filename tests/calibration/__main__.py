@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,15 +21,17 @@ def main() -> None:
     arguments = parsed()
     runs = Runs().tenth() if arguments.quick else Runs()
     todo = jobs(runs)
-    if arguments.page or arguments.only:
+    found: dict[Key, Result] = {}
+    if arguments.page or arguments.only or arguments.missing:
         found = record.read(MEASURED.read_text(encoding="utf-8"))
         todo = {key: job for key, job in todo.items() if key[0] in arguments.only}
-    else:
-        found = {}
-    found.update(measured(todo, arguments.jobs))
-    if not arguments.quick:
-        # first, so that no trouble with the page loses what took an hour
-        MEASURED.write_text(record.written(found), encoding="utf-8")
+    if arguments.missing:
+        todo = {key: job for key, job in jobs(runs).items() if key not in found}
+    for key, result in measured(todo, arguments.jobs):
+        found[key] = result
+        if not arguments.quick:
+            # each at once, so that a run that is cut short loses no more than what was under way
+            MEASURED.write_text(record.written(found), encoding="utf-8")
     written = page(found, runs)
     sys.stdout.write(written)
     if not arguments.quick:
@@ -47,21 +49,20 @@ def parsed() -> argparse.Namespace:
         choices=sorted({section for section, _ in jobs(Runs())}),
         help="measure one section again, after a change that touches no other; may be repeated",
     )
+    what.add_argument("--missing", action="store_true", help="measure what there are no counts of yet")
     what.add_argument("--page", action="store_true", help="write the page from the counts there are")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     return parser.parse_args()
 
 
-def measured(todo: Mapping[Key, Job], processes: int) -> dict[Key, Result]:
-    found = {}
+def measured(todo: Mapping[Key, Job], processes: int) -> Iterator[tuple[Key, Result]]:
     # a fresh interpreter each: a forked one would share the threads of numpy's libraries
     with ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(job): key for key, job in todo.items()}
         for done, future in enumerate(as_completed(futures), start=1):
-            found[futures[future]] = future.result()
+            yield futures[future], future.result()
             sys.stderr.write(f"\r{done} of {len(todo)} cells")
     sys.stderr.write("\n")
-    return found
 
 
 if __name__ == "__main__":

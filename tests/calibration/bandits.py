@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -10,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from promptab.allocation import allocate
 from promptab.analysis.adapting import proposed
 from promptab.analysis.evidence import ArmCounts, Evidence, MetricEvidence
 from promptab.analysis.inference import Arms, Finding, arms_of, find
 from promptab.bandit import Bandit
+from promptab.experiment_rules import next_uniform_epoch
 from promptab.models import (
     UNIFORM_EPOCH,
     Epoch,
@@ -28,6 +32,8 @@ from promptab.stats.multiplicity import simultaneous_confidence
 from promptab.stats.ratio import ratio_contrast
 from promptab.stats.summary import UnitSums
 from tests.calibration.experiments import CONFIDENCE, named
+from tests.calibration.outcomes import Population, draw
+from tests.calibration.streams import CORRELATION
 from tests.calibration.tally import Tally
 
 BATCHES, BATCH_UNITS = 10, 400
@@ -53,6 +59,8 @@ class Rule(NamedTuple):
     label: str
     bandit: Bandit | None
     """None: alike for ever."""
+    withdraws: bool = False
+    """Whether the arm that looks worst, the control apart, is taken out after half of the units."""
 
 
 def _rule(label: str, **fields: object) -> Rule:
@@ -66,6 +74,7 @@ RULES = (
     _rule("UCB", algorithm="ucb"),
     Rule("uniform", None),
 )
+WITHDRAWING = _rule("Thompson, worst withdrawn")._replace(withdraws=True)
 
 
 class BanditSetting(NamedTuple):
@@ -77,6 +86,8 @@ class BanditSetting(NamedTuple):
     metric: str = "success_rate"
     drift: float = 0.0
     """What all arms gain, evenly, from the first unit to the last."""
+    events: int = 1
+    """Of a unit: exactly 1, or the mean of a geometric count."""
 
     @property
     def keys(self) -> list[str]:
@@ -93,8 +104,8 @@ def simulate_bandit(setting: BanditSetting, runs: int, seed: int) -> Tally:
 
     "weighted" is the analysis of a bandit at the end, "weighted, looks" the same at any of the looks from 100 units in
     each arm on; "slice, looks" is of the uniform slice alone, and "naive" a t test of all units at the end, as they
-    are. A name with " missed" counts experiments in which an interval was beside a difference; "regret", "best" and the
-    biases are sums of millionths.
+    are. A name with " missed" counts experiments in which an interval was beside a difference; the names of `amounts`
+    are sums of millionths.
     """
     generator = np.random.default_rng(seed)
     tally = Tally()
@@ -118,7 +129,7 @@ class _Run:
     def __init__(self, setting: BanditSetting, generator: np.random.Generator) -> None:
         self.setting = setting
         self.definition = BUILT_IN_METRICS[setting.metric]
-        self.rule = next(rule for rule in RULES if rule.label == setting.rule)
+        self.rule = next(rule for rule in (*RULES, WITHDRAWING) if rule.label == setting.rule)
         self.experiment = _experiment(setting, self.rule)
         self.generator = generator
         alike = dict.fromkeys(setting.keys, 1.0 / len(setting.arms))
@@ -135,10 +146,10 @@ class _Run:
         """Deal so many units by the weights in force, part of them in the slice."""
         setting, last = self.setting, self.epochs[-1]
         sliced = int(self.generator.binomial(units, SLICE))
-        parts = ((UNIFORM_EPOCH, sliced, self.epochs[0]), (last.number, units - sliced, last))
         gone = self.dealt / (BATCHES * BATCH_UNITS)
-        for number, count, epoch in parts:
-            shares = np.array([epoch.weights[key] for key in setting.keys])
+        for count, epoch in ((sliced, self.epochs[0]), (units - sliced, last)):
+            number = epoch.number
+            shares = np.array([epoch.weights.get(key, 0.0) for key in setting.keys])
             got = self.generator.multinomial(count, shares / shares.sum())
             self.regret += count * float(setting.gains.max() - shares @ setting.gains)
             for key, mean, among in zip(setting.keys, setting.arms, got, strict=True):
@@ -148,6 +159,8 @@ class _Run:
         self.dealt += units
 
     def _outcomes(self, mean: float, units: int) -> UnitSums:
+        if self.setting.events > 1:
+            return self._several(mean, units)
         if self.setting.metric == "success_rate":
             won = float(self.generator.binomial(units, mean))
             return UnitSums(units, float(units), won, 0.0, won, float(units), won)
@@ -155,12 +168,40 @@ class _Run:
         total = float(times.sum())
         return UnitSums(units, float(units), total, 0.0, float(times @ times), float(units), total)
 
+    def _several(self, mean: float, units: int) -> UnitSums:
+        """Bring several events of each unit, which resemble each other."""
+        if not units:
+            return UnitSums()
+        population = Population(self.setting.metric, self.setting.events, CORRELATION)
+        drawn = draw(self.generator, population, np.full((1, units), mean))
+        n, s = drawn.per_unit(drawn.weights)[0], drawn.per_unit(drawn.values)[0]
+        return UnitSums(units, float(n.sum()), float(s.sum()), 0.0, float(s @ s), float(n @ n), float(s @ n))
+
+    @property
+    def left(self) -> list[str]:
+        """The arms that are dealt."""
+        return [key for key, share in self.epochs[-1].weights.items() if share > 0.0]
+
     def maybe_rebalance(self) -> None:
         if self.rule.bandit is None or self.dealt % BATCH_UNITS:
+            return
+        if self.rule.withdraws and self.dealt == BATCHES * BATCH_UNITS // 2:
+            self._withdraw()
             return
         found = proposed(self.evidence(), self.rule.bandit, self.epochs)
         if found.changed:
             self.epochs.append(_epoch(found.epoch, found.weights))
+
+    def _withdraw(self) -> None:
+        """Take out the arm that looks worst, as a person would: the others keep their proportions."""
+        seen = {key: self.pooled(key) for key in self.left[1:]}
+        worst = min(seen, key=lambda key: self.definition.sign * seen[key].s / seen[key].n)
+        last = self.epochs[-1]
+        kept = 1.0 - last.weights[worst]
+        shares = {key: 0.0 if key == worst else share / kept for key, share in last.weights.items()}
+        alike = next_uniform_epoch(self.epochs, shares, starts_at=NOON)
+        assert alike is not None
+        self.epochs = [alike, *self.epochs, _epoch(last.number + 1, shares)]
 
     def evidence(self) -> Evidence:
         arms = {
@@ -171,39 +212,44 @@ class _Run:
         return Evidence(self.experiment, NOON, primary, (), arms, self.weights)
 
     def looked_at(self, method: str, suffix: str) -> set[str]:
-        """Return what the two analyses of a bandit come to."""
-        fewest = min(UnitSums.pooled(by_epoch.values()).units for by_epoch in self.sums.values())
+        """Return what the two analyses of a bandit come to, of the arms that are dealt."""
+        fewest = min(sum(sums.units for sums in self.sums[key].values()) for key in self.left)
         found: set[str] = set()
         evidence = self.evidence()
         if fewest >= PLAN.minimum_units:
             found |= self._compared(evidence.primary, method, f"weighted{suffix}")
-        in_slice = min(by_epoch[UNIFORM_EPOCH].units for by_epoch in self.sums.values())
+        in_slice = min(
+            sum(sums.units for epoch, sums in self.sums[key].items() if epoch <= UNIFORM_EPOCH)
+            for key in self.left
+        )
         if method == "sequential" and in_slice >= PLAN.minimum_units:
             found |= self._compared(evidence.uniform().primary, method, f"slice{suffix}")
         return found
 
     def _compared(self, metric: MetricEvidence, method: str, name: str) -> set[str]:
-        arms = (arms_of(metric, key, "a") for key in self.setting.keys[1:])
-        return self._named(name, method, arms)
+        return self._named(name, method, {key: arms_of(metric, key, "a") for key in self.left[1:]})
 
-    def _named(self, name: str, method: str, arms: Iterator[Arms]) -> set[str]:
+    def _named(self, name: str, method: str, arms: Mapping[str, Arms]) -> set[str]:
         level = simultaneous_confidence(len(self.setting.arms) - 1, CONFIDENCE)
+        means = dict(zip(self.setting.keys, self.setting.arms, strict=True))
         found: set[str] = set()
-        for each, mean in zip(arms, self.setting.arms[1:], strict=True):
+        for key, each in arms.items():
             finding: Finding = find(method, each, PLAN, level)  # type: ignore[arg-type] # one of the methods
             judged = finding._replace(
                 p_value=None
                 if finding.p_value is None
                 else finding.p_value * CONFIDENCE_SHARE / (1.0 - level)
             )
-            found |= named(name, judged, mean - self.setting.arms[0])
+            found |= named(name, judged, means[key] - means["a"])
         return found
 
     def naive(self) -> set[str]:
-        contrasts = (
-            Arms(ratio_contrast(*({0: self.pooled(arm)} for arm in (key, "a"))), self.definition.direction)
-            for key in self.setting.keys[1:]
-        )
+        contrasts = {
+            key: Arms(
+                ratio_contrast(*({0: self.pooled(arm)} for arm in (key, "a"))), self.definition.direction
+            )
+            for key in self.left[1:]
+        }
         return self._named("naive", "fixed", contrasts)
 
     def pooled(self, key: str) -> UnitSums:
@@ -211,7 +257,8 @@ class _Run:
 
     def amounts(self) -> dict[str, float]:
         """Return the regret per unit, the share of the best arm among new units, and how far the best arm's difference
-        to the control is from the truth, as a naive mean and as the analysis has it.
+        to the control is from the truth, as a naive mean and as the analysis has it; of the latter also the square, and
+        the product with the sum of the weights h that the analysis divided by.
         """
         setting = self.setting
         best = int(setting.gains.argmax())
@@ -221,16 +268,35 @@ class _Run:
             truth = setting.arms[best] - setting.arms[0]
             naive = ratio_contrast({0: self.pooled(key)}, {0: self.pooled("a")}).value
             weighted = arms_of(self.evidence().primary, key, "a").contrast.value
-            amounts |= {"naive bias": (naive or 0.0) - truth, "weighted bias": (weighted or 0.0) - truth}
+            error, divisor = (weighted or 0.0) - truth, self.divisor()
+            amounts |= {
+                "naive bias": (naive or 0.0) - truth,
+                "weighted bias": error,
+                "weighted square": error**2,
+            }
+            amounts |= {"divisor": divisor, "weighted product": error * divisor}
         return amounts
+
+    def divisor(self) -> float:
+        """Return the mean over all units of h = (Σ 1/e)^(-1/2), by which the sum of the weighted scores is divided."""
+        units = Counter[int]()
+        for by_epoch in self.sums.values():
+            units.update({epoch: sums.units for epoch, sums in by_epoch.items()})
+        weights = {
+            epoch.number: 1.0 / math.sqrt(sum(1.0 / share for share in epoch.weights.values() if share > 0.0))
+            for epoch in self.epochs
+        }
+        return sum(units[number] * weight for number, weight in weights.items()) / self.dealt
 
 
 CONFIDENCE_SHARE = 1.0 - CONFIDENCE
 
 
 def _epoch(number: int, weights: Mapping[str, float]) -> Epoch:
+    # only the slice is ever dealt anew from its map
+    segments = allocate(weights).to_json() if number == UNIFORM_EPOCH else ()
     return Epoch.model_construct(
-        experiment_id="simulated", number=number, starts_at=NOON, weights=weights, segments=(), evicted=()
+        experiment_id="simulated", number=number, starts_at=NOON, weights=weights, segments=segments
     )
 
 
@@ -263,6 +329,7 @@ REALS: Mapping[int, tuple[float, ...]] = {
 }
 TIMES, FASTER = (1.2, 1.2), (1.2, 1.12)
 DRIFT = 0.2
+MANY_EVENTS = 10
 
 
 def _settings(arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...]) -> Iterator[BanditSetting]:
@@ -270,10 +337,23 @@ def _settings(arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...]) -
         # of two arms each is the other's challenger
         if count > 2 or "top-two" not in rule.label:
             yield BanditSetting(arms[count], rule.label)
-    yield BanditSetting(arms[2], drift=DRIFT)
-    yield BanditSetting(times, metric="response_time")
+    yield from _moving(arms, times, 1)
+    yield from (BanditSetting(arms[count], events=MANY_EVENTS) for count in arms)
+    yield from _moving(arms, times, MANY_EVENTS)
 
 
-NULL_SETTINGS = tuple(_settings(NULLS, TIMES))
+def _moving(
+    arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...], events: int
+) -> Iterator[BanditSetting]:
+    yield BanditSetting(arms[2], drift=DRIFT, events=events)
+    yield BanditSetting(times, metric="response_time", events=events)
+
+
+NULL_SETTINGS = (
+    *_settings(NULLS, TIMES),
+    *(BanditSetting(NULLS[3], rule.label, events=MANY_EVENTS) for rule in RULES[1:]),
+    BanditSetting(NULLS[3], WITHDRAWING.label, drift=DRIFT),
+)
 REAL_SETTINGS = tuple(_settings(REALS, FASTER))
-"""Every rule with 2, 3 and 5 arms; and Thompson's where the base value rises, and where times are to be short."""
+"""Every rule with 2, 3 and 5 arms; and Thompson's with many events per unit, where the base value rises, and where
+times are to be short."""

@@ -160,7 +160,7 @@ def bandit_jobs(runs: Runs) -> dict[Key, Job]:
     for setting in NULL_SETTINGS:
         todo["bandits", setting] = partial(simulate_bandit, setting, runs.null, seed("bandits", setting))
     for setting in REAL_SETTINGS:
-        todo["earning", setting] = partial(simulate_bandit, setting, runs.real, seed("earning", setting))
+        todo["earning", setting] = partial(simulate_bandit, setting, runs.null, seed("earning", setting))
     return todo
 
 
@@ -173,7 +173,7 @@ def acting(runs: Runs) -> dict[Key, Job]:
         )
     for events in EVENTS_OF_UNITS:
         todo["quantile rollouts", events] = partial(
-            quantile_rollouts, events, runs=runs.dear, seed=seed("quantile rollouts", events)
+            quantile_rollouts, events, runs=runs.null, seed=seed("quantile rollouts", events)
         )
     for fall in falls():
         todo["detections", fall] = partial(detected, fall, runs=runs.null, seed=seed("detections", fall))

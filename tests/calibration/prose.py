@@ -12,15 +12,16 @@ left out. Everything is seeded: the same code gives the same page.
 
     python -m tests.calibration --jobs 2        # measures it all, two at a time; writes measured.json and this page
     python -m tests.calibration --only dealing  # measures one section again and leaves the rest as it was
+    python -m tests.calibration --missing       # measures what measured.json has no counts of, as after a run cut short
     python -m tests.calibration --page          # writes this page from measured.json
     python -m tests.calibration --quick         # a tenth of the experiments, printed and not written
 
 A small version of it is part of the test suite (`tests/test_calibration.py`).
 
 Each row is {null:,} experiments without an effect, for false positives, and {real:,} with one, for coverage and power
-({dear:,} for the 95th percentile and after a change of weights; {dear:,} of either kind for bets and beliefs, and for
-the 95th percentile as a guardrail; {dealt:,} for dealing). The effect, shown as a share of the base value, is the one
-that a fixed horizon should find in 80 %: 2.80 mean standard errors.
+({dear:,} for the 95th percentile and after a change of weights; {null:,} of either kind for bandits; {dear:,} of either
+kind for bets and beliefs; {dealt:,} for dealing). The effect, shown as a share of the base value, is the one that a
+fixed horizon should find in 80 %: 2.80 mean standard errors.
 
 **Simulated units.** Events per unit: exactly 1, or geometric with mean 5 or 20. Successes: 60 %, each unit with a rate
 of its own from a beta distribution. Response times: lognormal with a mean of 1.2 s and 0.6 as the standard deviation of
@@ -125,9 +126,9 @@ to be held back by the guardrails.""",
 
 QUANTILE_ROLLOUTS = """\
 Both arms are alike, with a 95th percentile of response times of 3 s; the mean response time decides. A percentile is
-sorted for, so these are 400 streams of 5,000 units, looked at after every 5 units up to 1,000 and after every 50 from
-there on; a look is left out where its standard error would have to be less than 0.4 times the true one for anything to
-be shown. "z test" knows the true standard error."""
+sorted for, so these streams are looked at after every 5 units up to 1,000, and after every 50 from there on; a look is
+left out where the standard error would have to be less than 0.4 times the true one for anything to be shown, and where
+the estimate is not as far off as a failure takes. "z test" knows the true standard error."""
 
 DETECTIONS_TITLE = "How soon a fall is seen"
 DETECTIONS = """\
