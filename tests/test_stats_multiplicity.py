@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -29,6 +31,14 @@ def test_holm_gives_the_published_values() -> None:
 def test_benjamini_hochberg_gives_the_published_values(row_id: str) -> None:
     row = oracle(row_id)
     assert benjamini_hochberg(row["inputs"]["p"]) == pytest.approx(row["expected"], abs=row["tol"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """Statsmodels collects garbage in every call, which looks through all that the tests have imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @settings(max_examples=50, deadline=None)

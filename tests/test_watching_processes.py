@@ -158,6 +158,13 @@ async def in_their_order(started: list[Watcher]) -> tuple[Watcher, Watcher]:
     return leader, standby
 
 
+async def until_a_watcher_has_moved(url: str) -> None:
+    """On a busy machine people may have been faster all the time; some of what they began is still to be decided."""
+    async with promptab.open(url) as lab, asyncio.timeout(HANG_SECONDS):
+        while all(move.actor != "watch" for move in await lab.versions.deployments(*PROMPT)):  # noqa: ASYNC110 - another process moves it
+            await asyncio.sleep(0.05)
+
+
 async def the_one_inside(pair: list[Watcher]) -> tuple[Watcher, Watcher]:
     """Return the one that is applying something, when it has said so, and the other one."""
     for _ in range(round(HANG_SECONDS / 0.002)):
@@ -216,6 +223,7 @@ async def test_two_watchers_and_people_race_and_each_state_has_one_decision(
         await live_version(lab)
     with watchers() as started:
         started += [Watcher.command(lasting_url, 0.3) for _ in range(2)]
+        await in_their_order(started)
         roles = [("feed", 1), ("meddle", 2)]
         people = [
             start("rolling_out.py", lasting_url, role, str(RACE_SECONDS), str(seed)) for role, seed in roles
@@ -224,6 +232,7 @@ async def test_two_watchers_and_people_race_and_each_state_has_one_decision(
             await asyncio.to_thread(each.communicate, timeout=RACE_SECONDS + HANG_SECONDS) for each in people
         ]
         assert [each.returncode for each in people] == [0, 0], ended
+        await until_a_watcher_has_moved(lasting_url)
         for watcher in started:
             watcher.kill(signal.SIGTERM)
         assert [watcher.end().returncode for watcher in started] == [0, 0]
@@ -237,7 +246,6 @@ async def test_two_watchers_and_people_race_and_each_state_has_one_decision(
         decided = Counter(stored.status for stored in await every_decision(lab))
     # what was moved between a look and its transaction is superseded, and no error
     assert errors == []
-    assert by_machine > 0
     came = [json.loads(output) for output, _ in ended]
     with capsys.disabled():
         print(
