@@ -37,7 +37,7 @@ from .errors import (
 )
 from .experiments import ABTestManager
 from .guardrails import Guardrail
-from .lab import Lab, open  # noqa: A004
+from .lab import Lab
 from .library import FileSystemPromptLibrary
 from .metrics import MetricsCollector, MetricsSummary, PerformancePeriod
 from .models import (
@@ -55,6 +55,7 @@ from .models import (
     Tokens,
     VersionStatus,
 )
+from .opening import open  # noqa: A004
 from .plan import AnalysisPlan
 from .policy import Policy, RampStep
 from .queueing import QueueSettings, QueueStats

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from promptab.assigning import find_experiment
 from promptab.bandit import Bandit, Rebalancing
 from promptab.errors import NotFoundError, StateError
-from promptab.experiments import LEAD_SECONDS
 from promptab.gathering import gather_primary
 from promptab.managed import Clock
 from promptab.models import Epoch, ExperimentStatus, PromptExperiment
 from promptab.moving import with_weights
+from promptab.steering import LEAD_SECONDS
 from promptab.stores.base import Store, Transaction
 from promptab.totalling import roll_up
 

@@ -46,7 +46,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"guarding"}),
     frozenset({"deploying", "assigning", "access", "changing_policy", "acting"}),
     frozenset({"analysing", "placing"}),
-    frozenset({"recording"}),
+    frozenset({"recording", "steering"}),
     frozenset({"planning", "exporting"}),
     frozenset({"retention"}),
     frozenset({"versions", "experiments", "metrics", "rollout", "delivering"}),
@@ -59,7 +59,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"shadowing"}),
     frozenset({"completing", "trying"}),
     frozenset({"lab", "sync", "copying", "doctor", "report"}),
-    frozenset({"demo"}),
+    frozenset({"opening", "demo"}),
     frozenset({"cli", "server", "testing", "integrations"}),
     frozenset({"__main__"}),
 )
