@@ -43,6 +43,8 @@ ELSEWHERE = frozenset(
         "experiment rebalance",
         "alerts deliver",
         "alerts retry",
+        "alerts prune",
+        "alerts forget",
     }
 )
 """Commands whose examples need other files, a model, a policy, a bandit, alerts or many units: their own tests run
