@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -95,6 +95,8 @@ async def gather(
     )
     if question.uniform:
         evidence = _uniform_slice(evidence)
+    if experiment.bandit is not None and evidence.has_few_units:
+        evidence = replace(evidence, undealt=await tx.exposures.undealt(experiment))
     return Gathered(evidence, reader.rolled_up.watermark, reader.worked_out)
 
 

@@ -329,6 +329,11 @@ async def test_a_unit_that_was_reported_is_left_out_and_one_shown_by_hand_has_no
     assert (stored["stranger"].propensity, stored["stranger"].source) == (None, "reported")
     result = await lab.analyze("tone")
     assert sum(result.units.values()) == 40
+    [few] = [check.detail for check in result.checks if check.name == "minimum_units"]
+    assert (
+        "; 1 more were reported and not dealt, so that a bandit cannot weigh them: let choose or assign"
+        in few
+    )
 
 
 async def test_a_session_that_becomes_a_user_keeps_its_propensity(lab: Lab) -> None:

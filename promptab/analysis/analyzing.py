@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from promptab.analysis import sentences
-from promptab.analysis.checks import planned_shares, segment_dealings, units_of, validity_checks
+from promptab.analysis.checks import planned_shares, segment_dealings, validity_checks
 from promptab.analysis.difference import compared_metric
 from promptab.analysis.evidence import Evidence
 from promptab.analysis.guarding import guard_readings
@@ -110,7 +110,7 @@ def adjusted_for_many(metrics: Sequence[MetricAnalysis], confidence: float) -> l
 
 
 def _primary_units(evidence: Evidence) -> list[int]:
-    return [units_of(evidence, variant.key) for variant in evidence.experiment.variants]
+    return [evidence.units_of(variant.key) for variant in evidence.experiment.variants]
 
 
 def _segments(

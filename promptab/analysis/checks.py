@@ -92,24 +92,23 @@ def _dealt(dealing: SampleRatio) -> str:
 
 def _minimum_units(evidence: Evidence) -> Check:
     needed = evidence.experiment.plan.minimum_units
-    have = {variant.key: units_of(evidence, variant.key) for variant in evidence.experiment.variants}
+    have = {variant.key: evidence.units_of(variant.key) for variant in evidence.experiment.variants}
     few = [f"{key} has {count}" for key, count in have.items() if count < needed]
     metric = evidence.primary.definition.name
+    undealt = (
+        f"; {evidence.undealt} more were reported and not dealt, so that a bandit cannot weigh them: let choose or "
+        "assign deal them"
+        if evidence.undealt
+        else ""
+    )
     return Check(
         name="minimum_units",
         passed=not few,
         variants=tuple(key for key, count in have.items() if count < needed),
-        detail=f"{', '.join(few)} of the {needed} units with {metric} that each variant needs"
+        detail=f"{', '.join(few)} of the {needed} units with {metric} that each variant needs{undealt}"
         if few
         else f"every variant has at least {needed} units with {metric}",
     )
-
-
-def units_of(evidence: Evidence, variant: str) -> int:
-    """Return how many units the primary metric of a variant is over."""
-    if evidence.primary.definition.kind == "quantile":
-        return sum(arm.units for arm in evidence.primary.quantiles.get(variant, {}).values())
-    return evidence.primary.pooled(variant).units
 
 
 def _switched_units(evidence: Evidence) -> Check:

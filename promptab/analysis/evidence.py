@@ -94,11 +94,25 @@ class Evidence:
     since: datetime | None = None
     late: int = 0
     """Events of a unit's measurement window that were recorded after the unit had been counted; not in any sum."""
+    undealt: int = 0
+    """Units of a bandit that were reported and never dealt, so that they are in nothing; asked where units are few."""
     segments: Sequence[SegmentEvidence] = ()
     series: Sequence[SeriesEvidence] = ()
 
     def exposed(self, variant: str) -> int:
         return sum(counts.exposed for counts in self.arms.get(variant, {}).values())
+
+    def units_of(self, variant: str) -> int:
+        """Return how many units the primary metric of a variant is over."""
+        if self.primary.definition.kind == "quantile":
+            return sum(arm.units for arm in self.primary.quantiles.get(variant, {}).values())
+        return self.primary.pooled(variant).units
+
+    @property
+    def has_few_units(self) -> bool:
+        """Whether any variant has fewer units than the plan wants of each."""
+        needed = self.experiment.plan.minimum_units
+        return any(self.units_of(variant.key) < needed for variant in self.experiment.variants)
 
     def uniform(self) -> Evidence:
         """Return the evidence of a bandit's uniform slice alone, whose weights follow nothing."""

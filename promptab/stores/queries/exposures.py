@@ -94,6 +94,15 @@ class ExposureQueries:
             exposures.c.experiment_id == experiment.experiment_id, *later, *analysed_units(experiment)
         )
 
+    async def undealt(self, experiment: PromptExperiment) -> int:
+        """Return how many units of a bandit were reported, and so have no probability to be weighed by."""
+        counts = await self._counts(
+            exposures.c.experiment_id == experiment.experiment_id,
+            exposures.c.propensity.is_(None),
+            *analysed(experiment.overrides),
+        )
+        return sum(counts.values())
+
     async def newest_waiting(self, experiment_id: str) -> datetime | None:
         """Return when the newest unit was exposed of those that no analysis counts yet; None without one."""
         query = select(func.max(exposures.c.at)).where(
