@@ -522,7 +522,7 @@ async def test_a_failure_with_nothing_to_go_back_to_is_kept_and_told(stage: Stag
     # it says what is to be done, as nothing was
     assert stored.decision.sentence.startswith("Rollback: ")
     await stage.lab.deliver_alerts()
-    assert {alert.kind for alert in heard} == {"guardrail_failed"}
+    assert {alert.kind for alert in heard} == {"moved", "guardrail_failed"}
 
 
 async def test_looks_that_do_not_apply_leave_one_decision_open(stage: Stage) -> None:
