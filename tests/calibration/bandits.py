@@ -338,8 +338,6 @@ def _settings(arms: Mapping[int, tuple[float, ...]], times: tuple[float, ...]) -
         if count > 2 or "top-two" not in rule.label:
             yield BanditSetting(arms[count], rule.label)
     yield from _moving(arms, times, 1)
-    yield from (BanditSetting(arms[count], events=MANY_EVENTS) for count in arms)
-    yield from _moving(arms, times, MANY_EVENTS)
 
 
 def _moving(
@@ -351,9 +349,10 @@ def _moving(
 
 NULL_SETTINGS = (
     *_settings(NULLS, TIMES),
+    *(BanditSetting(NULLS[count], events=MANY_EVENTS) for count in NULLS),
+    *_moving(NULLS, TIMES, MANY_EVENTS),
     *(BanditSetting(NULLS[3], rule.label, events=MANY_EVENTS) for rule in RULES[1:]),
     BanditSetting(NULLS[3], WITHDRAWING.label, drift=DRIFT),
 )
 REAL_SETTINGS = tuple(_settings(REALS, FASTER))
-"""Every rule with 2, 3 and 5 arms; and Thompson's with many events per unit, where the base value rises, and where
-times are to be short."""
+"""Every rule with 2, 3 and 5 arms; and Thompson's where the base value rises, and where times are to be short."""

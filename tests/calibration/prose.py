@@ -128,7 +128,8 @@ QUANTILE_ROLLOUTS = """\
 Both arms are alike, with a 95th percentile of response times of 3 s; the mean response time decides. A percentile is
 sorted for, so these streams are looked at after every 5 units up to 1,000, and after every 50 from there on; a look is
 left out where the standard error would have to be less than 0.4 times the true one for anything to be shown, and where
-the estimate is not as far off as a failure takes. "z test" knows the true standard error."""
+the estimate is not as far off as a failure takes. Cut are the other nine looks in ten after that. "z test" knows the
+true standard error."""
 
 DETECTIONS_TITLE = "How soon a fall is seen"
 DETECTIONS = """\
