@@ -90,3 +90,10 @@ async def test_a_process_that_dies_has_found_nothing() -> None:
     async with asyncio.timeout(20):
         (said,) = await looking
     assert "takes more than" in said
+
+
+async def test_every_process_ends_in_the_sight_of_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """A process whose exit code somebody else has taken is told of by asyncio, in the middle of a command's output."""
+    for _ in range(8):
+        assert await asyncio.gather(*(unmatched(["a", "b"], "ab") for _ in range(5))) == [[]] * 5
+    assert caplog.messages == []

@@ -54,11 +54,14 @@ async def _ask(
     worker.stdin.close()
     while line := await worker.stdout.readline():
         found.append(json.loads(line))
+    await worker.wait()
 
 
 async def _end(worker: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        worker.kill()
+    # killing one that has ended, and that the loop has not heard of, takes its exit code away from the loop
+    if worker.returncode is None:
+        with suppress(ProcessLookupError):
+            worker.kill()
     # not `wait` alone: that leaves the pipes open
     await worker.communicate()
 
