@@ -88,6 +88,16 @@ async def test_another_policy_is_held_against_the_names_too(lab: Lab) -> None:
         await lab.experiments.set_policy(scene.experiment_id, {"guardrails": ["costs <= 0.1"]})
 
 
+async def test_what_was_taken_before_names_were_looked_at_bars_no_other_policy_and_none(lab: Lab) -> None:
+    scene = await staged(lab, {})
+    older = (await scene.now()).model_copy(update={"primary_metric": "sucess_rate"})
+    await lab.store.write(lambda tx: tx.experiments.replace(older))
+    another = {"guardrails": ["cost <= 0.1"]}
+    changed = await lab.experiments.set_policy(scene.experiment_id, another)
+    assert changed.policy is not None
+    assert (await lab.experiments.set_policy(scene.experiment_id, None)).policy is None
+
+
 async def test_a_guard_on_a_slip_is_refused_and_nothing_goes_live(lab: Lab) -> None:
     scene = await staged(lab)
     with pytest.raises(InvalidInputError, match=r"did you mean response_time\?"):
