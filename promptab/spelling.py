@@ -31,7 +31,7 @@ async def check_policy_names(tx: Transaction, experiment: PromptExperiment) -> N
 
 async def check_guard_names(tx: Transaction, policy: Policy) -> None:
     """Refuse as much in the guardrails of a policy that needs no experiment."""
-    await _check(tx, _names_of_guardrails(policy, "guard"), set())
+    await _check(tx, _names_of_guardrails(policy, "guard"), set(), has_plan=False)
 
 
 def _declared_plan(experiment: PromptExperiment) -> AnalysisPlan:
@@ -55,8 +55,10 @@ def _names_of_guardrails(policy: Policy, holder: str) -> Iterator[tuple[str, str
         yield f"{holder}.guardrails", guardrail.metric
 
 
-async def _check(tx: Transaction, named: Iterable[tuple[str, str]], declared: set[str]) -> None:
+async def _check(
+    tx: Transaction, named: Iterable[tuple[str, str]], declared: set[str], *, has_plan: bool = True
+) -> None:
     for field, name in named:
-        remedy = None if name in declared else remedy_for(name)
+        remedy = None if name in declared else remedy_for(name, has_plan=has_plan)
         if remedy is not None and not await tx.events.is_carried(name):
             raise InvalidInputError(field, name, "a metric that is built in, declared or recorded", remedy)

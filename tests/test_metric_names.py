@@ -63,6 +63,9 @@ def test_another_quantile_is_told_how_it_is_declared() -> None:
     told = "declare it in the plan: {name: p99_response_time, kind: quantile, measure: response_time, quantile: 0.99}"
     assert remedy_for("p99_response_time") == told
     assert "measure: cost, quantile: 0.50" in (remedy_for("p50_costs") or "")
+    # where there is no plan, and of what is no quantile, that would be no help
+    assert "in the plan" not in (remedy_for("p99_response_time", has_plan=False) or "in the plan")
+    assert remedy_for("p0_cost") is None
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,10 @@ async def test_a_guard_on_a_slip_is_refused_and_nothing_goes_live(lab: Lab) -> N
     with pytest.raises(InvalidInputError, match=r"did you mean response_time\?"):
         await lab.versions.promote(
             scene.versions[CANDIDATE].version_id, guard={"guardrails": ["reponse_time <= 2"]}
+        )
+    with pytest.raises(InvalidInputError, match="p95_cost.*; record it under this name, or name cost: only a plan"):
+        await lab.versions.promote(
+            scene.versions[CANDIDATE].version_id, guard={"guardrails": ["p95_cost <= 2"]}
         )
     assert await scene.live() == CONTROL
 
