@@ -107,7 +107,9 @@ async def test_a_guard_on_a_slip_is_refused_and_nothing_goes_live(lab: Lab) -> N
         await lab.versions.promote(
             scene.versions[CANDIDATE].version_id, guard={"guardrails": ["reponse_time <= 2"]}
         )
-    with pytest.raises(InvalidInputError, match="p95_cost.*; record it under this name, or name cost: only a plan"):
+    with pytest.raises(
+        InvalidInputError, match=r"p95_cost.*; record it under this name, or name cost: only a plan"
+    ):
         await lab.versions.promote(
             scene.versions[CANDIDATE].version_id, guard={"guardrails": ["p95_cost <= 2"]}
         )
