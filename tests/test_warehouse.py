@@ -103,11 +103,14 @@ async def test_units_of_a_bandit_count_by_the_weights_that_followed_outcomes(
     await lab.experiments.update_weights("tone", {"a": 1, "b": 4, "c": 0}, lead_seconds=0)
     clock.advance(seconds=1)
     await serve(lab, range(200, 400), rates)
+    told = {"experiment_id": "tone", "variant": "b", "success": True}
+    await lab.metrics.record_many(told | {"user_id": f"reported{number}"} for number in range(50))
     await lab.metrics.export_events(tmp_path / "out")
     weights = {number: epoch.weights for number, epoch in (await epochs(lab, made)).items()}
     assert min(weights) < UNIFORM_EPOCH
     own = await lab.analyze("tone")
     found = warehouse.analyze(made, **Tables(tmp_path / "out").given(), weights=weights, now=clock())
+    assert found.units == own.units
     for key, difference in own.metrics["success_rate"].differences.items():
         same = found.metrics["success_rate"].differences[key]
         assert same.sentence == difference.sentence
