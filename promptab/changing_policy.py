@@ -14,7 +14,7 @@ from promptab.models import PromptExperiment
 from promptab.moving import at_step, moved
 from promptab.pointing import Occasion, keep, live_version
 from promptab.policy import Policy
-from promptab.spelling import check_metric_names
+from promptab.spelling import check_policy_names
 from promptab.stores.base import Transaction
 
 
@@ -29,7 +29,7 @@ async def with_policy(
     if policy == current.policy:
         return current
     changed = current.model_copy(update={"policy": policy})
-    await check_metric_names(tx, changed)
+    await check_policy_names(tx, changed)
     if current.started_at is None:
         settled(changed, changed.plan)
         return await moved(tx, changed)

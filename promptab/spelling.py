@@ -16,13 +16,26 @@ async def check_metric_names(tx: Transaction, experiment: PromptExperiment) -> N
     """Refuse a metric of the experiment, its plan or its policy that is nearly a built-in one, unless the plan declares
     it or recorded events carry it: then it is a metric of one's own. Raises `InvalidInputError` with what was meant.
     """
-    plan = experiment.declared_plan or experiment.plan
+    plan = _declared_plan(experiment)
     await _check(tx, _names_of_experiment(experiment, plan), {metric.name for metric in plan.metrics})
+
+
+async def check_policy_names(tx: Transaction, experiment: PromptExperiment) -> None:
+    """Refuse as much in the guardrails of its policy alone: what else it measures is settled, and another policy, or
+    none, is no occasion to refuse what was taken before.
+    """
+    if experiment.policy is not None:
+        declared = {metric.name for metric in _declared_plan(experiment).metrics}
+        await _check(tx, _names_of_guardrails(experiment.policy, "policy"), declared)
 
 
 async def check_guard_names(tx: Transaction, policy: Policy) -> None:
     """Refuse as much in the guardrails of a policy that needs no experiment."""
-    await _check(tx, _names_of_guardrails(policy, "guard"), set())
+    await _check(tx, _names_of_guardrails(policy, "guard"), set(), has_plan=False)
+
+
+def _declared_plan(experiment: PromptExperiment) -> AnalysisPlan:
+    return experiment.declared_plan or experiment.plan
 
 
 def _names_of_experiment(experiment: PromptExperiment, plan: AnalysisPlan) -> Iterator[tuple[str, str]]:
@@ -42,8 +55,10 @@ def _names_of_guardrails(policy: Policy, holder: str) -> Iterator[tuple[str, str
         yield f"{holder}.guardrails", guardrail.metric
 
 
-async def _check(tx: Transaction, named: Iterable[tuple[str, str]], declared: set[str]) -> None:
+async def _check(
+    tx: Transaction, named: Iterable[tuple[str, str]], declared: set[str], *, has_plan: bool = True
+) -> None:
     for field, name in named:
-        remedy = None if name in declared else remedy_for(name)
+        remedy = None if name in declared else remedy_for(name, has_plan=has_plan)
         if remedy is not None and not await tx.events.is_carried(name):
             raise InvalidInputError(field, name, "a metric that is built in, declared or recorded", remedy)

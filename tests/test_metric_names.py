@@ -63,6 +63,9 @@ def test_another_quantile_is_told_how_it_is_declared() -> None:
     told = "declare it in the plan: {name: p99_response_time, kind: quantile, measure: response_time, quantile: 0.99}"
     assert remedy_for("p99_response_time") == told
     assert "measure: cost, quantile: 0.50" in (remedy_for("p50_costs") or "")
+    # where there is no plan, and of what is no quantile, that would be no help
+    assert "in the plan" not in (remedy_for("p99_response_time", has_plan=False) or "in the plan")
+    assert remedy_for("p0_cost") is None
 
 
 @pytest.mark.parametrize(
@@ -88,11 +91,27 @@ async def test_another_policy_is_held_against_the_names_too(lab: Lab) -> None:
         await lab.experiments.set_policy(scene.experiment_id, {"guardrails": ["costs <= 0.1"]})
 
 
+async def test_what_was_taken_before_names_were_looked_at_bars_no_other_policy_and_none(lab: Lab) -> None:
+    scene = await staged(lab, {})
+    older = (await scene.now()).model_copy(update={"primary_metric": "sucess_rate"})
+    await lab.store.write(lambda tx: tx.experiments.replace(older))
+    another = {"guardrails": ["cost <= 0.1"]}
+    changed = await lab.experiments.set_policy(scene.experiment_id, another)
+    assert changed.policy is not None
+    assert (await lab.experiments.set_policy(scene.experiment_id, None)).policy is None
+
+
 async def test_a_guard_on_a_slip_is_refused_and_nothing_goes_live(lab: Lab) -> None:
     scene = await staged(lab)
     with pytest.raises(InvalidInputError, match=r"did you mean response_time\?"):
         await lab.versions.promote(
             scene.versions[CANDIDATE].version_id, guard={"guardrails": ["reponse_time <= 2"]}
+        )
+    with pytest.raises(
+        InvalidInputError, match=r"p95_cost.*; record it under this name, or name cost: only a plan"
+    ):
+        await lab.versions.promote(
+            scene.versions[CANDIDATE].version_id, guard={"guardrails": ["p95_cost <= 2"]}
         )
     assert await scene.live() == CONTROL
 

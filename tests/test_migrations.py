@@ -224,6 +224,18 @@ async def test_a_file_that_is_no_database_is_refused_and_its_bytes_stay(
     assert path.read_bytes() == content
 
 
+async def test_a_store_whose_name_was_deleted_is_given_another(tmp_path: Path) -> None:
+    path = tmp_path / "nameless.db"
+    before = await make(path)
+    database = sqlite3.connect(path)
+    database.execute("DELETE FROM promptab_store")
+    database.commit()
+    database.close()
+    assert await make(path) not in {before, ""}
+    await make(tmp_path / "new.db")
+    assert statements(path) == statements(tmp_path / "new.db")
+
+
 async def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     path.touch()

@@ -53,6 +53,32 @@ async def test_what_the_winner_was_not_compared_with_is_replaced_with_consent_on
     assert await scene.live() == CANDIDATE
 
 
+async def test_configurations_alone_win_beside_whatever_is_live(lab: Lab) -> None:
+    scene = await staged(lab)
+    await lab.experiments.stop(scene.experiment_id)
+    heats = [PromptVariant(key=key, config={"temperature": heat}) for key, heat in (("a", 0.1), ("b", 0.9))]
+    policy = {"allow_approximate": True}
+    heat = await lab.experiments.create_experiment(
+        "heat", "system", heats, prompt_name="support_reply", policy=policy
+    )
+    await lab.metrics.record_many(
+        {
+            "experiment_id": heat.experiment_id,
+            "variant": key,
+            "user_id": f"{key}{unit}",
+            "success": unit % 10 < of_ten,
+        }
+        for key, of_ten in (("a", 6), ("b", 9))
+        for unit in range(400)
+    )
+    [update] = [update async for update in lab.watch(["heat"], once=True)]
+    assert update.decision is not None
+    assert (update.decision.status, update.decision.decision.variants) == ("applied", ("b",))
+    now = await lab.experiments.get_experiment(heat.experiment_id)
+    assert now is not None
+    assert (now.status, now.winner, await scene.live()) == (ExperimentStatus.COMPLETED, "b", CONTROL)
+
+
 @on_both
 async def test_a_person_who_moves_in_between_supersedes_the_machine(lab: Lab) -> None:
     scene = await staged(lab, {})

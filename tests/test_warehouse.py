@@ -13,7 +13,9 @@ import pytest
 from promptab import InvalidInputError, Lab, MetricDefinition, NotFoundError
 from promptab.integrations import warehouse
 from promptab.integrations.warehouse import ExposureColumns, OutcomeColumns
+from promptab.models import UNIFORM_EPOCH
 from tests.clock import SettableClock
+from tests.test_bandit import ABC, EAGER, create, epochs, serve
 from tests.warehouse_history import SEGMENTS, Recorded, assert_same, record_history
 
 # ibis still calls what DuckDB has renamed
@@ -89,6 +91,30 @@ async def test_an_analysis_says_what_the_store_s_says(lab: Lab, clock: SettableC
         warehouse.analyze(recorded.experiment, **given, metrics=["nowhere"])
     with pytest.raises(InvalidInputError, match="method"):
         warehouse.analyze(recorded.experiment, **given, method="peeking")  # type: ignore[arg-type]
+
+
+async def test_units_of_a_bandit_count_by_the_weights_that_followed_outcomes(
+    lab: Lab, clock: SettableClock, tmp_path: Path
+) -> None:
+    bandit = EAGER.model_copy(update={"uniform": 0.5})
+    made = await create(lab, bandit, variants=ABC, primary_metric="success_rate")
+    rates = {"a": 0.4, "b": 0.6, "c": 0.5}
+    await serve(lab, range(200), rates)
+    await lab.experiments.update_weights("tone", {"a": 1, "b": 4, "c": 0}, lead_seconds=0)
+    clock.advance(seconds=1)
+    await serve(lab, range(200, 400), rates)
+    told = {"experiment_id": "tone", "variant": "b", "success": True}
+    await lab.metrics.record_many(told | {"user_id": f"reported{number}"} for number in range(50))
+    await lab.metrics.export_events(tmp_path / "out")
+    weights = {number: epoch.weights for number, epoch in (await epochs(lab, made)).items()}
+    assert min(weights) < UNIFORM_EPOCH
+    own = await lab.analyze("tone")
+    found = warehouse.analyze(made, **Tables(tmp_path / "out").given(), weights=weights, now=clock())
+    assert found.units == own.units
+    for key, difference in own.metrics["success_rate"].differences.items():
+        same = found.metrics["success_rate"].differences[key]
+        assert same.sentence == difference.sentence
+        assert (same.value, same.low) == pytest.approx((difference.value, difference.low))
 
 
 async def test_a_metric_may_be_defined_afterwards(lab: Lab, clock: SettableClock, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class RolloutProgress(Record):
             in_production=_serving(experiment, live),
             paused_for=self.paused_for,
             paused=experiment.status == ExperimentStatus.PAUSED,
-            live_beside=None if live in {each.version for each in experiment.variants} else live,
+            live_beside=_beside(experiment, live),
             off_schedule=experiment.has_ended(now - timedelta(hours=experiment.plan.window_hours or 0.0)),
         )
 
@@ -73,6 +73,12 @@ def _serving(experiment: PromptExperiment, live: str | None) -> tuple[str, ...]:
     """Return the variants that serve this version; none where the control does."""
     keys = [each.key for each in experiment.variants if live is not None and each.version == live]
     return () if experiment.control in keys else tuple(keys)
+
+
+def _beside(experiment: PromptExperiment, live: str | None) -> str | None:
+    """Return this version where variants serve others; configurations alone are dealt beside whatever is live."""
+    served = {each.version for each in experiment.variants} - {None}
+    return live if served and live not in served else None
 
 
 class Standing(Record):

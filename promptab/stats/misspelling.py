@@ -15,17 +15,20 @@ _LETTER_FOR_ANOTHER = 1.5
 """Another letter in a letter's place, beside 1 for one that is missing, too many, or swapped with the next."""
 
 
-def remedy_for(name: str) -> str | None:
+def remedy_for(name: str, *, has_plan: bool = True) -> str | None:
     """Return what to write in the place of a metric's name that is probably a slip; None for built-in metrics and for
-    names of their own.
+    names of their own. Without a plan there is nothing to declare a quantile in.
     """
     if name in BUILT_IN_METRICS or name in MEASURE_ALIASES:
         return None
     near = [known for known in (*BUILT_IN_METRICS, *MEASURE_ALIASES) if _is_near(name, known)]
     quantile = _QUANTILE.fullmatch(name)
-    if quantile is not None and (measure := _measure_near(quantile[2])) is not None:
+    # a quantile of 0 is none
+    if quantile is not None and int(quantile[1]) and (measure := _measure_near(quantile[2])) is not None:
         if f"p{quantile[1]}_{measure}" in BUILT_IN_METRICS:
             return f"did you mean p{quantile[1]}_{measure}?"
+        if not has_plan:
+            return f"record it under this name, or name {measure}: only a plan declares other quantiles"
         share = f"0.{quantile[1].zfill(2)}"
         return (
             f"declare it in the plan: {{name: {name}, kind: quantile, measure: {measure}, quantile: {share}}}"

@@ -94,7 +94,11 @@ def migrate(connection: Connection, *, now: datetime) -> Identity:
         return present
     if present is None:
         identity = Identity(str(uuid.uuid4()), HEAD)
-        _make(connection)
+        if inspect(connection).has_table(VERSION_TABLE):
+            # whole but for the row that names it
+            upgrade(connection)
+        else:
+            _make(connection)
         connection.execute(
             insert(schema.store).values(store_id=identity.store_id, revision=0, created_at=now)
         )

@@ -131,6 +131,7 @@ class _Asking:
         self._wanted = wanted
         self._attributes = attributes
         self._primary = self._experiment.plan.definition(self._experiment.primary_metric)
+        self._followed: Weights | None = None
         named = named_measures(source.outcomes, source.outcome_columns, self._experiment.experiment_id)
         # each name once: what is asked for beside them is summed up where it is needed
         self._summed = rolled_up_metrics(self._experiment, named)
@@ -142,6 +143,9 @@ class _Asking:
     def evidence(self, weights: Weights | None) -> Evidence:
         with _cached(self._source.facts(self._series, self._attributes)) as facts:
             sums = summed(facts, self._series, self._summed).get("", Sums({}, {}))
+            weights = _weights(self._experiment, sums.arms, weights)
+            # of a bandit they follow outcomes, and each unit counts by them
+            self._followed = None if self._experiment.bandit is None else weights
             seen = [name for name, by_variant in sums.metrics.items() if by_variant]
             definitions = chosen_metrics(self._experiment, self._wanted, seen)
             return Evidence(
@@ -151,7 +155,7 @@ class _Asking:
                 primary=self._metric(facts, sums, self._primary),
                 others=[self._metric(facts, sums, definition) for definition in definitions],
                 arms=sums.arms,
-                weights=_weights(self._experiment, sums.arms, weights),
+                weights=weights,
                 segments=[
                     segment
                     for index, attribute in enumerate(self._attributes)
@@ -170,6 +174,7 @@ class _Asking:
             sums=by_variant,
             units=self._single_units(facts, definition, by_variant),
             history=None if definition.history_days is None else covariate_sums(self._source, definition),
+            weights=self._followed,
         )
 
     def _segments(self, facts: Table, column: str, attribute: str) -> list[SegmentEvidence]:
@@ -189,6 +194,7 @@ class _Asking:
                     self._primary,
                     sums=(by_variant := sums.metrics.get(self._primary.name, {})),
                     units=self._single_units(facts.filter(facts[column] == value), self._primary, by_variant),
+                    weights=self._followed,
                 ),
                 arms=sums.arms,
             )

@@ -61,7 +61,11 @@ class Source:
 
     def members(self, attributes: Sequence[str] = ()) -> Table:
         """Return the units that count: unit, variant, epoch, at, and segment_0, ... for the attributes."""
-        met = exposures_of(self.exposures, self.exposure_columns, self.experiment.experiment_id, attributes)
+        exposed = self.exposures
+        if self.experiment.bandit is not None and "propensity" in exposed.columns:
+            # what was reported and not dealt has no probability to be weighed by
+            exposed = exposed.filter(exposed["propensity"].notnull())
+        met = exposures_of(exposed, self.exposure_columns, self.experiment.experiment_id, attributes)
         turn = ibis.row_number().over(group_by=met.unit, order_by=[met.at, met.variant])
         met = met.mutate(turn=turn)
         met = met.filter(met.turn == 0, met.source.isin(ANALYSED_SOURCES)).drop("turn", "source")
