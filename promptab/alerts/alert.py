@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from promptab.records import Record, Utc
 
@@ -33,18 +33,7 @@ AlertKind = Literal[
 - `applied`: a decision was carried out, by the machine or by a person
 - `moved`: production of a prompt was moved by hand, without a decision
 """
-KINDS: tuple[AlertKind, ...] = (
-    "significant",
-    "sample_size",
-    "guardrail_near",
-    "guardrail_failed",
-    "mismatch",
-    "stalled",
-    "uncarried",
-    "awaiting",
-    "applied",
-    "moved",
-)
+KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")

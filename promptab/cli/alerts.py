@@ -14,8 +14,8 @@ from promptab.cli.arguments import read_time
 from promptab.cli.exit_codes import ExitCode
 from promptab.cli.experiment_policy import POLICY_FILE, PolicyFileOption, declared_in
 from promptab.cli.options import JsonOption, UrlOption
-from promptab.cli.output import emit, note, run, visible
-from promptab.cli.pruning import print_pruning
+from promptab.cli.output import emit, run, visible
+from promptab.cli.pruning import BeforeOption, DropOption, note_what_was_kept_back, print_pruning
 from promptab.cli.wording import counted, moment
 from promptab.delivering.outbox import LISTED
 from promptab.lab import Lab
@@ -118,17 +118,12 @@ def deliver(
 @app.command()
 def prune(
     *,
-    before: Annotated[
-        str,
-        typer.Option("--before", metavar="TIME", help="2025-06-30T14:00, or 90d for 90 days ago."),
-    ],
+    before: BeforeOption,
     dead: Annotated[
         bool,
         typer.Option("--dead", help="Those too that were given up on their way.", show_default=False),
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Drop them; without it, only say what would go.", show_default=False)
-    ] = False,
+    yes: DropOption = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -143,8 +138,7 @@ def prune(
     limit = read_time("--before", before, now=datetime.now(UTC))
     report = run(lambda lab: lab.alerts.prune(limit, dead=dead, apply=yes), url=url)
     emit(report, as_json=as_json, human=lambda to: print_pruning(to, report, "alerts"))
-    if not yes:
-        note("nothing was dropped; add --yes to drop them")
+    note_what_was_kept_back(report)
 
 
 @app.command()

@@ -10,8 +10,8 @@ import typer
 
 from promptab.cli.arguments import read_time
 from promptab.cli.options import JsonOption, UrlOption
-from promptab.cli.output import emit, note, run, table
-from promptab.cli.pruning import print_pruning
+from promptab.cli.output import emit, run, table
+from promptab.cli.pruning import BeforeOption, DropOption, note_what_was_kept_back, print_pruning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,13 +70,8 @@ def export(
 @app.command()
 def prune(
     *,
-    before: Annotated[
-        str,
-        typer.Option("--before", metavar="TIME", help="2025-06-30T14:00, or 90d for 90 days ago."),
-    ],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Drop them; without it, only say what would go.", show_default=False)
-    ] = False,
+    before: BeforeOption,
+    yes: DropOption = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,8 +86,7 @@ def prune(
     limit = read_time("--before", before, now=datetime.now(UTC))
     report = run(lambda lab: lab.metrics.prune_events(limit, apply=yes), url=url)
     emit(report, as_json=as_json, human=lambda to: print_pruning(to, report, "events"))
-    if not yes:
-        note("nothing was dropped; add --yes to drop them")
+    note_what_was_kept_back(report)
 
 
 def _print_export(to: Console, report: ExportReport) -> None:
